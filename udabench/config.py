@@ -1,0 +1,205 @@
+"""The configuration of a run: pydantic models whose every value has a default, bounds, a unit and an origin."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic.fields import FieldInfo
+
+from udabench.size import Size
+
+ASSUMED = "assumed"
+"""The origin of a value that no source states. The record lists these."""
+
+
+def setting(
+    default: Any, about: str, *, origin: str = "udabench", unit: str = "", hashed: bool = True, **bounds: Any
+) -> Any:
+    """A pydantic field with what the dry run prints.
+
+    Args:
+        default: the value when nothing else states one.
+        about: one line for people.
+        origin: ``paper Eq 13``, ``paper Tab S8``, ``DAFormer code``, ``assumed``, or ``udabench`` for our own choices.
+        unit: ``iterations``, ``pixels``, ...
+        hashed: False for what does not change the experiment (paths, device, logging).
+        bounds: pydantic's ``ge``, ``le``, ``gt``, ``lt``, ``min_length``, ...
+    """
+    extra: dict[str, Any] = {"origin": origin, "unit": unit, "hashed": hashed}
+    if callable(default):
+        return Field(default_factory=default, description=about, json_schema_extra=extra, **bounds)
+    return Field(default, description=about, json_schema_extra=extra, **bounds)
+
+
+def extra_of(field: FieldInfo, key: str, fallback: Any = "") -> Any:
+    """``origin``, ``unit`` or ``hashed`` of a field made by :func:`setting`."""
+    extra = field.json_schema_extra
+    return extra.get(key, fallback) if isinstance(extra, dict) else fallback
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and no key is accepted that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class MethodConfig(Section):
+    """A method's own values. Subclass it and declare each with :func:`setting`."""
+
+
+class NetworkConfig(Section):
+    name: str = setting("resnet101-deeplabv2", "<backbone>-<head>, or a whole network")
+    weights: str = setting("imagenet", "imagenet, a published name, a file, or none")
+    options: dict[str, Any] = setting(dict, "options of backbone, head and network")
+
+
+class DataConfig(Section):
+    source_size: Size | None = setting(None, "source images are resized to this; none: the data set's usual size")
+    target_size: Size | None = setting(None, "target images are resized to this; none: the data set's usual size")
+    crop: Size = setting("512x512", "shared training crop", origin="DAFormer code", unit="pixels")
+    source_batch: int = setting(2, "source images a step", origin="DAFormer code", unit="images", ge=1, le=256)
+    target_batch: int = setting(2, "target images a step", origin="DAFormer code", unit="images", ge=1, le=256)
+    flip: float = setting(0.5, "chance of mirroring, both domains", origin="DAFormer code", ge=0, le=1)
+    crop_max_ratio: float = setting(
+        0.75,
+        "a source crop is drawn again (10 times) while one class covers more of it; 1: off",
+        origin="DAFormer code",
+        gt=0,
+        le=1,
+    )
+    sampler: Literal["uniform", "rcs", "paired"] = setting("uniform", "how source images are drawn")
+    rcs_temperature: float = setting(0.01, "T of rare class sampling", origin="DAFormer code", gt=0)
+    rcs_min_pixels: int = setting(
+        3000, "an image counts for a class from so many native pixels on", origin="DAFormer code", unit="pixels", ge=0
+    )
+    rcs_min_crop_ratio: float = setting(
+        0.5, "share of rcs_min_pixels that a crop must hold", origin="DAFormer code", ge=0
+    )
+    source_split: str = setting("train", "source split that is trained on")
+    target_split: str = setting("train", "target split that is adapted to")
+    source_options: dict[str, Any] = setting(dict, "options of the source data set")
+    target_options: dict[str, Any] = setting(dict, "options of the target data set")
+    classes: str | None = setting(None, "class list of the outputs; none: the target's usual one")
+    roots: dict[str, Path] = setting(dict, "data set name -> folder", hashed=False)
+    store: Path | None = setting(None, "folder of prepared data sets", hashed=False)
+    workers: int = setting(-1, "loader processes; -1: as many as needed", hashed=False, ge=-1, le=64)
+
+
+class OptimConfig(Section):
+    kind: Literal["adamw", "adam", "sgd"] = setting("adamw", "optimiser", origin="DAFormer code")
+    lr: float = setting(6e-5, "learning rate of the encoder", origin="DAFormer code", gt=0, le=1)
+    head_lr_factor: float = setting(
+        10.0, "learning rate of heads and projectors over the encoder's", origin="DAFormer code", gt=0
+    )
+    weight_decay: float = setting(0.01, "weight decay", origin="DAFormer code", ge=0, le=1)
+    decay_norms: bool = setting(False, "whether parameters named norm decay too", origin="DAFormer code")
+    momentum: float = setting(0.9, "momentum (SGD), beta 1 (Adam)", origin="DAFormer code", ge=0, lt=1)
+    beta2: float = setting(0.999, "beta 2 (Adam)", origin="DAFormer code", ge=0, lt=1)
+    warmup: int = setting(1500, "linear warm-up", origin="DAFormer code", unit="iterations", ge=0)
+    warmup_ratio: float = setting(1e-6, "first factor of the warm-up", origin="DAFormer code", ge=0, le=1)
+    power: float = setting(1.0, "power of the polynomial decay", origin="DAFormer code", ge=0)
+    horizon: int | None = setting(
+        None, "iterations until the rate is 0; none: the length of the stage", unit="iterations", ge=1
+    )
+
+
+class EvaluateConfig(Section):
+    split: str = setting("val", "split that is evaluated")
+    size: Size | None = setting(None, "input size; none: as in training", unit="pixels")
+    mode: Literal["whole", "slide"] = setting("whole", "whole image, or averaged windows")
+    window: Size = setting("1024x1024", "window of slide", origin="HRDA code", unit="pixels")
+    stride: Size = setting("512x512", "stride of slide", origin="HRDA code", unit="pixels")
+    flip: bool = setting(False, "average with the mirrored image")
+    align_corners: bool = setting(False, "how logits are resized to the label", origin="DAFormer code")
+    restrict_to_source: bool = setting(False, "forbid classes that the source lacks in the argmax")
+    batch: int = setting(1, "images a forward pass", unit="images", ge=1, hashed=False)
+    limit: int | None = setting(None, "first so many images only (flagged in the record)", unit="images", ge=1)
+
+
+class EngineConfig(Section):
+    precision: Literal["float32", "bfloat16", "float16"] = setting(
+        "float32", "autocast type; float16 with loss scaling"
+    )
+    accumulate: int = setting(1, "micro-batches a step, for methods that allow it", ge=1)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:1", hashed=False)
+    deterministic: bool = setting(False, "deterministic kernels where they exist", hashed=False)
+    channels_last: bool = setting(False, "memory format", hashed=False)
+    compile: bool = setting(False, "torch.compile of the networks", hashed=False)
+    threads: int | None = setting(None, "CPU threads; none: torch's choice", ge=1, hashed=False)
+    log_every: int = setting(50, "scalars", unit="iterations", ge=1, hashed=False)
+    panel_every: int = setting(1000, "pictures; 0: none", unit="iterations", ge=0, hashed=False)
+    checkpoint_every: int = setting(1000, "checkpoints", unit="iterations", ge=1, hashed=False)
+    keep_checkpoints: int = setting(2, "checkpoints that are kept", ge=1, hashed=False)
+    eval_every: int | None = setting(None, "evaluations during training", unit="iterations", ge=1, hashed=False)
+    probe: Literal["entropy"] | None = setting(None, "what is measured beside the metric", hashed=False)
+
+
+class RunConfig(Section):
+    """One run, whole. ``settings`` is the method's own part."""
+
+    method: str = setting("", "method plugin")
+    source: str = setting("", "labelled data set")
+    target: str = setting("cityscapes", "data set that is adapted to")
+    preset: str | None = setting(None, "row of a paper that the values come from", hashed=False)
+    seed: int = setting(0, "seed of everything random", ge=0, lt=2**31, hashed=False)
+    iterations: int = setting(
+        40_000, "training steps (a method with stages shares them out)", origin="DAFormer code", unit="iterations", ge=1
+    )
+    network: NetworkConfig = Field(default_factory=NetworkConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    optim: OptimConfig = Field(default_factory=OptimConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    settings: SerializeAsAny[MethodConfig] = Field(default_factory=MethodConfig)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> RunConfig:
+        for side, size in (("source", self.data.source_size), ("target", self.data.target_size)):
+            crop = self.data.crop
+            if size is not None and (crop.height > size.height or crop.width > size.width):
+                raise ValueError(
+                    f"data.crop {crop} does not fit data.{side}_size {size}; make the crop smaller or choose a preset "
+                    "for small images (quick)"
+                )
+        return self
+
+    def leaves(self) -> Iterator[tuple[str, Any, FieldInfo]]:
+        """Every value: dotted key, value, field."""
+        yield from _leaves(self, "")
+
+    @property
+    def hash(self) -> str:
+        """8 hex digits over all that makes the experiment: no seed, path, device or logging. A leaderboard row."""
+        values = {key: value for key, value, field in self.leaves() if extra_of(field, "hashed", True)}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def _leaves(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value, field
+
+
+def flatten(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested or dotted values as (dotted key, value); mappings that are themselves values stay whole."""
+    for key, value in values.items():
+        inner = section_of(model, str(key))
+        if isinstance(value, Mapping) and inner is not None:
+            yield from flatten(value, inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of a field that is itself a section, else None."""
+    field = model.model_fields.get(name)
+    annotation = field.annotation if field else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,278 @@
+"""The method contract. Read this and ``hookspecs.py``, and you can write a plugin.
+
+A method declares *stages*. A stage names a *step*: a generator that takes a batch and yields named losses. The engine
+owns the loop, the clock, the schedules and the checkpoints; it back-propagates each loss as it is yielded into the
+parameters of the optimisers which that loss names, and no others.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Generator as Rng
+from torch import Tensor, nn
+
+from udabench.config import MethodConfig, OptimConfig
+from udabench.network import Network
+from udabench.size import Size
+from udabench.task import Task
+
+if TYPE_CHECKING:
+    from udabench.translate.base import Translator
+
+Domain = Literal["source", "target"]
+
+
+class Context(NamedTuple):
+    """The larger crop around the shared one, where a stage asked for it.
+
+    Attributes:
+        image: N 3 Hc Wc, RGB in [0, 1].
+        top, left: N int64 each, where ``Samples.image`` lies in it.
+    """
+
+    image: Tensor
+    top: Tensor
+    left: Tensor
+
+
+class Samples(NamedTuple):
+    """Images of one domain.
+
+    Attributes:
+        image: N 3 H W, RGB in [0, 1]; the network normalises, a translator scales to what it needs.
+        label: N H W int64, 255 = unknown; None where the domain is unlabelled.
+        names: the samples' names.
+        valid: N H W bool, False on padding; None where nothing was padded.
+        box: N 4 int64, ``(top, left, height, width)`` of the crop in the resized image.
+        size: height and width of the resized image.
+        flipped: N bool, whether the crop was mirrored.
+        layers: name -> N ... H W: artefacts that a stage asked for, cut and flipped with the image.
+        context: the larger crop, where the stage asked for it.
+    """
+
+    image: Tensor
+    label: Tensor | None
+    names: tuple[str, ...]
+    valid: Tensor | None
+    box: Tensor
+    size: Size
+    flipped: Tensor
+    layers: Mapping[str, Tensor]
+    context: Context | None = None
+
+
+class Batch(NamedTuple):
+    """One step's input. A domain that the stage did not ask for is None."""
+
+    source: Samples | None
+    target: Samples | None
+
+
+class Loss(NamedTuple):
+    """A value to back-propagate now.
+
+    Attributes:
+        name: its name in the log.
+        value: scalar tensor. Losses of one graph are summed into one Loss (a second backward would fail).
+        trains: the optimisers (of the stage) whose parameters receive the gradient.
+        parts: summands, detached, for the log.
+    """
+
+    name: str
+    value: Tensor
+    trains: str | tuple[str, ...] = "segmenter"
+    parts: Mapping[str, Tensor] = {}
+
+
+class Update(NamedTuple):
+    """Step this optimiser now instead of after the last yield."""
+
+    optimizer: str
+
+
+class Scalar(NamedTuple):
+    """A value for the log: a 0-d tensor on any device. It is read only on steps that are logged."""
+
+    name: str
+    value: Tensor
+
+
+class Panel(NamedTuple):
+    """A picture for the log, made only on steps that draw: N 3 H W in [0, 1], N H W float in [0, 1] (a heat map), or
+    N H W int64 (class ids)."""
+
+    name: str
+    picture: Callable[[], Tensor]
+
+
+class Probe(NamedTuple):
+    """Labels to be scored by the engine's referee against the target's training labels, which no method sees.
+
+    Attributes:
+        name: its name in the log.
+        labels: N H W int64, 255 where nothing is claimed; the grid of the crop.
+        samples: the samples that they belong to.
+    """
+
+    name: str
+    labels: Tensor
+    samples: Samples
+
+
+Event = Loss | Update | Scalar | Panel | Probe
+Step = Callable[[Batch, int, Rng], Generator[Event, None, Any]]
+"""``step(batch, iteration, rng)``. ``rng`` is a CPU generator that is a function of (seed, stage, iteration); the
+generator may *return* what an outer method needs."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up times polynomial decay, as a factor on each group's learning rate.
+
+    ``(1 - i / horizon) ** power``, times ``1 - (1 - i / warmup) * (1 - ratio)`` while ``i < warmup``.
+    """
+
+    warmup: int = 0
+    warmup_ratio: float = 1e-6
+    power: float = 1.0
+    horizon: int | None = None
+    """Iterations after which the factor is 0; None: the stage's length."""
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at 0-based ``iteration`` of a stage of ``iterations``."""
+        decay: float = max(0.0, 1 - iteration / (self.horizon or iterations)) ** self.power
+        if iteration < self.warmup:
+            decay *= 1 - (1 - iteration / self.warmup) * (1 - self.warmup_ratio)
+        return decay
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a learning rate and weight decay."""
+
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimiser, declared: the engine builds, schedules, scales, steps and stores it."""
+
+    kind: Literal["adamw", "adam", "sgd"]
+    groups: Sequence[Group]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: Schedule = field(default_factory=Schedule)
+
+
+class Workspace(Protocol):
+    """What ``prepare`` gets: every training image of a domain, and a place for named artefacts.
+
+    Artefacts lie under ``artefacts/<stage>/<iteration>/<name>/``, one file a sample, written atomically; a sample whose
+    file is there is skipped when a killed pass goes on.
+    """
+
+    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
+        """Whole resized images, one at a time, the target's unlabelled; those with artefact ``skip_done`` left out."""
+
+    def write(self, artefact: str, name: str, value: Tensor) -> None:
+        """H W integer, or C H W float in [0, 1]: stored as PNG (ids, pictures) or safetensors (anything else)."""
+
+    def read(self, artefact: str, name: str) -> Tensor:
+        """What :meth:`write` stored. Raises DataError when it is missing."""
+
+    def write_table(self, artefact: str, values: Mapping[str, Tensor]) -> None:
+        """Named tensors that belong to the whole pass (thresholds, prototypes)."""
+
+    def read_table(self, artefact: str) -> Mapping[str, Tensor] | None:
+        """What :meth:`write_table` stored; None while there is nothing."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a method's training. Declared, not run.
+
+    Attributes:
+        name: unique in the method.
+        iterations: length.
+        step: the generator of losses.
+        optimizers: by the names that losses use.
+        domains: what the batch holds; the other domain is never opened.
+        layers: layer name in ``Samples.layers`` -> ``(domain, artefact)`` that it is read from.
+        context: ask for a larger crop of this size around the shared one.
+        start: idempotent; re-initialises or switches networks when the stage is entered, before ``prepare``.
+        prepare: looks at every training image of a domain and writes artefacts.
+        prepare_every: repeat ``prepare`` each so many iterations; None: once, when the stage is entered.
+        after_step: under no_grad, after the optimisers (an EMA that follows them).
+    """
+
+    name: str
+    iterations: int
+    step: Step
+    optimizers: Mapping[str, Optimizer]
+    domains: tuple[Domain, ...] = ("source", "target")
+    layers: Mapping[str, tuple[Domain, str]] = field(default_factory=dict)
+    context: Size | None = None
+    start: Callable[[], None] | None = None
+    prepare: Callable[[Workspace], None] | None = None
+    prepare_every: int | None = None
+    after_step: Callable[[int], None] | None = None
+
+
+class Setup(Protocol):
+    """What a method is built from. It holds no data set: a method cannot reach a label that it is not given."""
+
+    task: Task
+    iterations: int
+    optim: OptimConfig
+    crop: Size
+    """Size of ``Samples.image``."""
+    target_size: Size
+    """Size to which target images are resized before the crop."""
+
+    def network(self) -> Network:
+        """A new network with its initial weights, as configured."""
+
+    def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
+        """A translation engine from the registry."""
+
+    def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
+        """Another method, for those that wrap one."""
+
+    def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
+        """The configured optimiser over a network, further modules (projectors) at the head's learning rate."""
+
+
+class Method(nn.Module, ABC):
+    """A method plugin. All trained state is a submodule or a buffer (teacher, prototypes, discriminators)."""
+
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    target_labels: ClassVar[bool] = False
+    """Permission to train on the target's labels (``oracle``). The record and the tables show it."""
+    accumulates: ClassVar[bool] = False
+    """Whether gradient accumulation leaves the method what it is (no EMA, no statistics of the batch)."""
+
+    def __init__(self, config: MethodConfig, setup: Setup) -> None:
+        super().__init__()
+        self.setup = setup
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """What is trained, in order."""
+
+    @abstractmethod
+    def predict(self, samples: Samples) -> Tensor:
+        """The logits that are evaluated, N C h w, before upsampling."""
+
+    def predictors(self) -> Mapping[str, Callable[[Samples], Tensor]]:
+        """All networks worth evaluating, the paper's choice first (``student``, ``teacher``)."""
+        return {"student": self.predict}
+
+    @classmethod
+    def why_not(cls, task: Task, network: str) -> str | None:
+        """A reason to decline this task or network, or None; the table then says why."""
+        return None

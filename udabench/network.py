@@ -1,0 +1,165 @@
+"""The network contract: encoder (backbone) -> feature pyramid -> head -> logits before upsampling."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Head(NamedTuple):
+    """A further set of logits beside the main ones.
+
+    Attributes:
+        logits: N C h w, before upsampling.
+        box: ``(top, left, height, width)`` of the image region that they describe, in input pixels; None: all of it.
+        weight: weight of this head's loss.
+    """
+
+    logits: Tensor
+    box: tuple[int, int, int, int] | None = None
+    weight: float = 1.0
+
+
+class Output(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+        logits: N C h w, before upsampling.
+        features: the encoder's pyramid, fine to coarse, each N C_i h_i w_i; ``features[-1]`` is the last map.
+        heads: auxiliary head, HRDA's detail crop, domain branches.
+        weight: weight of the main logits' loss (HRDA: 1 - lambda_d).
+    """
+
+    logits: Tensor
+    features: tuple[Tensor, ...]
+    heads: tuple[Head, ...] = ()
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How RGB in [0, 1] becomes what the weights were trained on. A property of the weights, not of the method.
+
+    ``input = (scale * rgb - mean) / std``, channels reversed to BGR first where ``bgr``.
+    """
+
+    name: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    scale: float = 1.0
+    bgr: bool = False
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """N 3 H W in [0, 1] -> N 3 H W as the weights expect it."""
+        if self.bgr:
+            image = image.flip(1)
+        mean = torch.tensor(self.mean, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=image.device, dtype=image.dtype).view(1, 3, 1, 1)
+        return (image * self.scale - mean) / std
+
+
+TORCH = Normalization("torch", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CAFFE = Normalization("caffe", (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), scale=255.0, bgr=True)
+TF = Normalization("tf", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=255.0)
+NORMALIZATIONS = {n.name: n for n in (TORCH, CAFFE, TF)}
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What a loader found: coverage is the share of the network's own parameters that the file gave values to."""
+
+    source: str
+    matched: int
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    digest: str = ""
+
+    @property
+    def coverage(self) -> float:
+        total = self.matched + len(self.missing)
+        return self.matched / total if total else 1.0
+
+
+class Backbone(nn.Module, ABC):
+    """An encoder. Takes a normalised image N 3 H W, returns the feature pyramid, fine to coarse.
+
+    Constructed as ``Backbone(argument, **options)``; ``argument`` is what follows the colon of ``timm:resnet50``.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+    normalization: Normalization = TORCH
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
+
+    @abstractmethod
+    def load_weights(self, weights: str) -> WeightsReport:
+        """Load ``imagenet``, a published name, or a local file; sets ``normalization``. Raises CheckpointError."""
+
+    def weights_path(self, weights: str) -> Path | None:
+        """The local file that ``weights`` would be read from, whether it is there or not; None: from a package."""
+        return None
+
+
+class DecodeHead(nn.Module, ABC):
+    """A head: pyramid -> logits before upsampling.
+
+    Constructed as ``DecodeHead(channels, strides, classes, **options)``.
+    """
+
+    options_about: ClassVar[Mapping[str, str]] = {}
+
+    @abstractmethod
+    def forward(self, features: Sequence[Tensor]) -> Tensor: ...
+
+    def auxiliary(self, features: Sequence[Tensor]) -> tuple[Head, ...]:
+        """Further heads, if any."""
+        return ()
+
+
+class Network(nn.Module, ABC):
+    """What a method trains.
+
+    ``forward(image, domain=None, mode=None)`` takes RGB in [0, 1], N 3 H W, and normalises by itself.
+
+    Attributes:
+        classes: number of outputs.
+        output_stride: input pixels per logit.
+        feature_channels: channels of each map of the pyramid.
+        reports: what the loader said of the initial weights.
+    """
+
+    classes: int
+    output_stride: int
+    feature_channels: tuple[int, ...]
+    reports: tuple[WeightsReport, ...] = ()
+
+    @abstractmethod
+    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output: ...
+
+    @abstractmethod
+    def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
+        """The feature pyramid alone (no head): feature distance, projectors on translated images."""
+
+    @abstractmethod
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Trainable parameters by role: ``encoder``, ``head``; ``encoder_norm``, ``head_norm`` for those whose
+        weight decay may be switched off. Every trainable parameter in exactly one."""
+
+    def replicate(self) -> Network:
+        """A copy with equal values and no gradient: an EMA teacher's start."""
+        import copy
+
+        copied = copy.deepcopy(self)
+        copied.requires_grad_(False)
+        return copied
+
+
+Options = Mapping[str, Any]

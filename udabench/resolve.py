@@ -1,0 +1,176 @@
+"""From defaults, presets, files and overrides to one validated configuration that knows where each value came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from udabench.config import ASSUMED, MethodConfig, RunConfig, extra_of, flatten, section_of
+from udabench.errors import UsageError
+from udabench.presets import Preset
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Values from one place. Later layers win; a key's origin is the last layer that stated it."""
+
+    origin: str
+    values: Mapping[str, Any]
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Dotted key -> a finer origin (a preset's reference to a table)."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and the origin of each of its values (dotted keys)."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Keys whose value no source states."""
+        return tuple(key for key, origin in self.origins.items() if origin.startswith(ASSUMED))
+
+
+def user_config_path() -> Path:
+    """The user's own file, read first: data set folders above all. ``UDABENCH_CONFIG`` names another."""
+    named = os.environ.get("UDABENCH_CONFIG")
+    return Path(named) if named else Path(platformdirs.user_config_dir("udabench")) / "config.yaml"
+
+
+def read_yaml(path: Path) -> Mapping[str, Any]:
+    """A YAML file that holds a mapping. Raises UsageError naming the file and the line."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{path} must hold keys and values, not a {type(values).__name__}.")
+    return values
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` from the command line; values are YAML. Raises UsageError."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set takes key=value, not '{pair}'.")
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
+    return values
+
+
+def layer_of(preset: Preset) -> Layer:
+    """A preset as a layer."""
+    return Layer(f"preset {preset.name}", preset.values, preset.origins)
+
+
+def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Iterable[str] = ()) -> Resolved:
+    """Merge the layers over the defaults and validate. Reports every problem at once.
+
+    Args:
+        settings: the method's own config class.
+        layers: weakest first.
+        datasets: known data set names; ``data.<name>`` is short for ``data.roots.<name>``.
+
+    Raises:
+        UsageError: unknown keys (the nearest is offered) and values out of bounds (bound and unit named), all listed.
+    """
+    model = create_model("RunConfig", __base__=RunConfig, settings=(settings, settings()))
+    merged: dict[str, Any] = {}
+    origins = {key: extra_of(info, "origin", "udabench") for key, _, info in model().leaves()}
+    problems: list[str] = []
+    for layer in layers:
+        for key, value in flatten(layer.values, model):
+            full = _full_key(key, model, set(datasets))
+            if full is None:
+                problems.append(_unknown_key(key, origins, layer.origin))
+            elif full.startswith("data.roots."):
+                merged.setdefault("data.roots", {})[full.removeprefix("data.roots.")] = value
+                origins["data.roots"] = layer.origin
+            else:
+                merged[full] = value
+                origins[full] = layer.origins.get(key, layer.origin)
+    try:
+        config = model.model_validate(_nest(merged))
+    except ValidationError as error:
+        problems += [_explain(dict(e), model, origins) for e in error.errors()]
+    if problems:
+        raise UsageError("\n".join(problems))
+    return Resolved(config, origins)
+
+
+def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> str | None:
+    """The full dotted key that a short or full one means, or None."""
+    head, _, rest = key.partition(".")
+    if head == "data" and (rest in datasets or rest.startswith("roots.")):
+        return f"data.roots.{rest.removeprefix('roots.')}"
+    if _field(model, key) is not None:
+        return key
+    homes = [
+        name for name in model.model_fields if (inner := section_of(model, name)) and _field(inner, key) is not None
+    ]
+    if "settings" in homes:
+        return f"settings.{key}"
+    return f"{homes[0]}.{key}" if len(homes) == 1 else None
+
+
+def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
+    """The leaf field behind a dotted key."""
+    head, _, rest = key.partition(".")
+    inner = section_of(model, head)
+    if inner is not None:
+        return _field(inner, rest) if rest else None
+    return None if rest else model.model_fields.get(head)
+
+
+def _unknown_key(key: str, known: Iterable[str], origin: str) -> str:
+    full = list(known)
+    short = {name.rpartition(".")[2]: name for name in full}
+    near = difflib.get_close_matches(key, full, 1, 0.6) or [
+        short[name] for name in difflib.get_close_matches(key.rpartition(".")[2], list(short), 1, 0.6)
+    ]
+    return f"Unknown key '{key}' ({origin})." + (f" Did you mean '{near[0]}'?" if near else "")
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        place = nested
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[leaf] = value
+    return nested
+
+
+def _explain(error: dict[str, Any], model: type[BaseModel], origins: Mapping[str, str]) -> str:
+    """One pydantic error in one line: key, value, what is allowed, unit, where it came from."""
+    key = ".".join(str(part) for part in error["loc"])
+    message = error["msg"].removeprefix("Value error, ")
+    info = _field(model, key) if key else None
+    if info is None:
+        parent = next((k for k in origins if key.startswith(k + ".")), None)
+        return f"{key}: {message}" + (f" ({origins[parent]})" if parent else "") if key else message
+    unit = extra_of(info, "unit")
+    return (
+        f"{key} = {error['input']!r}{' ' + unit if unit else ''}: {message[0].lower()}{message[1:]} "
+        f"({info.description}; from {origins.get(key, 'default')})"
+    )

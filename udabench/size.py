@@ -1,0 +1,35 @@
+"""Picture sizes. Papers and configs write width x height ("1024x512"); tensors are height first."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+
+class Size(NamedTuple):
+    """A size in pixels, height first as in tensors; parsed from and printed as ``WIDTHxHEIGHT``."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @classmethod
+    def parse(cls, value: object) -> Size:
+        """From ``"1024x512"`` (width first) or a Size. Raises ValueError otherwise."""
+        if isinstance(value, Size):
+            return value
+        match = re.fullmatch(r"(\d+)\s*[xX×]\s*(\d+)", str(value).strip())
+        if match is None or not int(match[1]) or not int(match[2]):
+            raise ValueError(f"a size is written WIDTHxHEIGHT, such as 1024x512, not {value!r}")
+        return cls(height=int(match[2]), width=int(match[1]))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
