@@ -40,6 +40,10 @@ class Dataset(ABC):
     """How to get the data, likewise."""
     present: ClassVar[tuple[int, ...] | None] = None
     """Ids of ``label_space`` that occur in this data set, where they are fewer than all (SYNTHIA: 16 of 19)."""
+    folder: ClassVar[str | None] = None
+    """Name of the folder under ``UDABENCH_DATA``, where it is not the data set's own name."""
+    usual_counts: ClassVar[Mapping[str, int]] = {}
+    """Split -> number of samples of the complete download, so that the doctor can tell what is missing."""
     default_preset: ClassVar[str | None] = None
     """The preset taken when a run on this source names none (small data sets: ``quick``)."""
 
@@ -60,6 +64,10 @@ class Dataset(ABC):
     @abstractmethod
     def read_ids(self, name: str) -> npt.NDArray[np.integer]:
         """H W, the label ids as the files hold them. Raises DataError that names the file."""
+
+    def has_label(self, name: str) -> bool:
+        """Whether there is a label; does not open it. File-based data sets ask whether the file exists."""
+        return True
 
     def label_path(self, name: str) -> str:
         """What to call this sample's label in a message; file-based data sets return the file."""
@@ -105,6 +113,17 @@ class Dataset(ABC):
     def digest(self) -> str:
         """SHA-256 of the list of names: a filtered list is another experiment."""
         return sha256("\n".join(self.names).encode()).hexdigest()
+
+    def identity(self) -> str:
+        """64 hex digits of all that the pixels depend on: class, root, split, names and the plain public attributes
+        (options). Prepared data and statistics are kept under it."""
+        plain = sorted(
+            f"{key}={value!r}"
+            for key, value in vars(self).items()
+            if not key.startswith("_") and isinstance(value, (str, int, float, bool, Path, tuple)) and key != "names"
+        )
+        parts = [f"{type(self).__module__}.{type(self).__qualname__}", *plain, self.digest()]
+        return sha256("\n".join(parts).encode()).hexdigest()
 
 
 _UNEXPECTED = -1000

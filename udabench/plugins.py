@@ -32,7 +32,7 @@ def load_registry(files: Sequence[Path] = (), installed: Sequence[EntryPoint] | 
             provides = _register(registry, point.load(), point.name)
             registry.plugins.append(PluginInfo(point.name, origin, provides))
         # Whatever a foreign module raises at import is its own fault: reported, never fatal.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             registry.plugins.append(PluginInfo(point.name, origin, error=f"{type(error).__name__}: {error}"))
     for path in files:
         _register_file(registry, path)
@@ -45,7 +45,7 @@ def _register_file(registry: Registry, path: Path) -> None:
         provides = _register(registry, import_file(path), name)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"Plugin {path} cannot be loaded: {type(error).__name__}: {error}") from error
     registry.plugins.append(PluginInfo(name, str(path), provides))
 

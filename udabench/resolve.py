@@ -102,8 +102,9 @@ def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Ite
             full = _full_key(key, model, set(datasets))
             if full is None:
                 problems.append(_unknown_key(key, origins, layer.origin))
-            elif full.startswith("data.roots."):
-                merged.setdefault("data.roots", {})[full.removeprefix("data.roots.")] = value
+            elif full.startswith("data.roots"):
+                added = {full.removeprefix("data.roots."): value} if full != "data.roots" else value
+                merged["data.roots"] = {**merged.get("data.roots", {}), **(added or {})}
                 origins["data.roots"] = layer.origin
             else:
                 merged[full] = value

@@ -1,0 +1,5 @@
+"""``python -m udabench``."""
+
+from udabench.cli import main
+
+main()

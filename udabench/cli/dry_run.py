@@ -1,0 +1,106 @@
+"""``udabench run --dry-run``: every value with its origin, what would be read and written, what it would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from udabench.config import extra_of
+from udabench.errors import UserError
+
+if TYPE_CHECKING:
+    from udabench.plan import Plan
+
+
+def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
+    """Works without the data sets being there, and says what is missing."""
+    console = Console(highlight=False, soft_wrap=True)
+    plan = plans[0]
+    console.print(_values(plan))
+    console.print("\n[bold]Task[/]")
+    console.print(f"  {plan.task.source} -> {plan.task.target}, {len(plan.task.classes)} classes; averages: "
+                  f"{', '.join(plan.task.evaluated)} (headline {plan.task.headline})", markup=False)  # fmt: skip
+    for preset in plan.presets:
+        published = _published(preset.published, preset.reason)
+        console.print(
+            f"  preset {preset.name}: {preset.about}{' ' + preset.table if preset.table else ''}{published}",
+            markup=False,
+        )
+    console.print("\n[bold]Would read[/]")
+    for line in _reads(plan):
+        console.print("  " + line)
+    console.print("\n[bold]Would write[/]")
+    for each in plans:
+        console.print(f"  {runs / each.folder_name}/", markup=False)
+    console.print("\n[bold]Estimated[/]")
+    for line in _costs(plan, len(plans)):
+        console.print("  " + line)
+
+
+def _values(plan: Plan) -> Table:
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("key", "value", "unit", "origin"):
+        table.add_column(column, overflow="fold")
+    for key, value, field in plan.config.leaves():
+        origin = plan.resolved.origins.get(key, "udabench")
+        style = "yellow" if origin.startswith("assumed") else ""
+        table.add_row(key, escape(_text(value)), extra_of(field, "unit"), escape(origin), style=style)
+    return table
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "-"
+    return str(value)
+
+
+def _published(figures: object, reason: str) -> str:
+    if isinstance(figures, dict):
+        return "; published: " + ", ".join(f"{name} {value}" for name, value in figures.items())
+    return f"; published: null ({reason})" if reason else ""
+
+
+def _reads(plan: Plan) -> Iterator[str]:
+    from udabench.data.locate import open_dataset
+
+    data, config = plan.config.data, plan.config
+    wanted = (
+        (config.source, data.source_split, data.source_options),
+        (config.target, data.target_split, data.target_options),
+        (config.target, config.evaluate.split, data.target_options),
+    )
+    for name, split, options in wanted:
+        try:
+            dataset = open_dataset(plan.registry, name, split, data.roots, options)
+            where = f" from {dataset.root}" if dataset.root else ", generated"
+            yield escape(f"{name} {split}: {len(dataset)} images{where}")
+        except UserError as error:
+            yield f"[red]missing[/] {escape(f'{name} {split}: {error}')}"
+
+
+def _costs(plan: Plan, runs: int) -> Iterator[str]:
+    from udabench.estimate import estimate
+
+    cost = estimate(plan)
+    kept = plan.config.engine.keep_checkpoints + 1
+    hours = cost.step_seconds * plan.config.iterations / 3600
+    times = f" x {runs} runs" if runs > 1 else ""
+    yield f"parameters  {cost.parameters / 1e6:.1f} million trained"
+    yield f"disk        {kept * cost.checkpoint_bytes / 2**20:.0f} MiB of checkpoints ({kept} at most){times}"
+    yield (
+        f"time        about {_duration(hours)} for {plan.config.iterations} steps of {cost.step_flops / 1e9:.0f} GFLOP "
+        f"on this device ({cost.flops_per_second / 1e9:.0f} GFLOP/s in a matrix product){times}; within a factor of 3"
+    )
+
+
+def _duration(hours: float) -> str:
+    if hours > 48:
+        return f"{hours / 24:.0f} days"
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"

@@ -1,0 +1,25 @@
+"""What is printed when a run has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from udabench.run import Outcome
+
+
+def print_outcome(outcome: Outcome) -> None:
+    """The headline, the averages, where everything lies, and what to do next."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    record = outcome.record
+    console.print()
+    for evaluation in record.evaluations:
+        means = "   ".join(f"{name} [bold]{100 * value:.2f}[/]" for name, value in evaluation.means.items())
+        console.print(f"[bold]{record.method}[/] {evaluation.predictor}, {evaluation.checkpoint} checkpoint:  {means}")
+    for flag in record.flags.described():
+        console.print(f"  [yellow]note[/] {flag}")
+    console.print(f"run folder  {outcome.folder}", markup=False)
+    console.print(f"next        udabench show {outcome.folder}", markup=False)
+    console.print(f"            udabench leaderboard add {outcome.folder}", markup=False)

@@ -1,0 +1,110 @@
+"""``udabench run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from udabench.cli.options import device_option, load, plugin_option, runs_option, set_option
+from udabench.errors import UsageError
+
+if TYPE_CHECKING:
+    from udabench.plan import Plan
+
+
+@click.command()
+@click.option("--method", "-m", required=True, help="Method to train (udabench methods).")
+@click.option("--source", "-s", required=True, help="Labelled data set (udabench datasets).")
+@click.option("--target", "-t", default="cityscapes", show_default=True, help="Data set to adapt to.")
+@click.option("--network", help="<backbone>-<head> (udabench networks).")
+@click.option("--preset", help="A row of the method's paper, or quick.")
+@click.option("--seed", type=int, help="One seed (0).")
+@click.option("--seeds", metavar="0,1,2", help="Several runs, one after the other.")
+@click.option("--iterations", type=int, metavar="N", help="Training steps.")
+@set_option
+@click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML with values.")
+@plugin_option
+@runs_option
+@device_option
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="Autocast type.")
+@click.option("--eval-every", type=int, metavar="N", help="Evaluate during training.")
+@click.option("--probe", type=click.Choice(["entropy"]), help="Measured beside the metric at each evaluation.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and what would happen, and stop.")
+def run(
+    method: str,
+    source: str,
+    target: str,
+    preset: str | None,
+    seed: int | None,
+    seeds: str | None,
+    overrides: tuple[str, ...],
+    config_file: Path | None,
+    plugins: tuple[Path, ...],
+    runs: Path,
+    dry_run: bool,
+    **flags: Any,
+) -> None:
+    """Train a method, evaluate it, write its record.
+
+    \b
+    udabench run --method t2sda --source gta5                     the paper's ResNet-101 row
+    udabench run --method t2sda --source gta5 --preset daformer   its MiT-B5 row
+    udabench run --method t2sda --source gta5 --dry-run           every value with its origin
+    """
+    from udabench.plan import Request, make_plan
+    from udabench.resolve import parse_overrides
+
+    request = Request(method, source, target, preset, _flags(flags), parse_overrides(overrides), config_file)
+    plan = make_plan(load(plugins), request, tuple(path.resolve() for path in plugins))
+    plans = [plan.with_seed(number) for number in _seeds(seed, seeds, plan.config.seed)]
+    if dry_run:
+        from udabench.cli.dry_run import print_dry_run
+
+        print_dry_run(plans, runs)
+        return
+    _run_all(plans, runs)
+
+
+def _run_all(plans: list[Plan], runs: Path) -> None:
+    from udabench.cli.outcome import print_outcome
+    from udabench.run import create_run, execute
+
+    if len(plans) > 1:
+        for plan in plans:
+            create_run(plan, runs, check_only=True)
+    for plan in plans:
+        print_outcome(execute(create_run(plan, runs)))
+
+
+_KEYS = {
+    "network": "network.name",
+    "iterations": "iterations",
+    "device": "engine.device",
+    "precision": "engine.precision",
+    "eval_every": "engine.eval_every",
+    "probe": "engine.probe",
+}
+
+
+def _flags(flags: dict[str, Any]) -> dict[str, Any]:
+    return {_KEYS[name]: value for name, value in flags.items() if value is not None}
+
+
+def _seeds(seed: int | None, seeds: str | None, default: int) -> list[int]:
+    if seed is not None and seeds is not None:
+        raise UsageError("Give --seed or --seeds, not both.")
+    if seeds is None:
+        numbers = [default if seed is None else seed]
+    else:
+        try:
+            numbers = [int(text) for text in seeds.split(",")]
+        except ValueError:
+            raise UsageError(f"--seeds takes numbers such as 0,1,2, not '{seeds}'.") from None
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--seeds names a seed twice: {seeds}.")
+    for number in numbers:
+        if not 0 <= number < 2**31:
+            raise UsageError(f"seed {number} is out of bounds: 0 to 2147483647.")
+    return numbers

@@ -1,0 +1,101 @@
+"""What a method is built from: networks, translators and other methods by name. It holds no data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from torch import nn
+
+from udabench.config import OptimConfig, RunConfig
+from udabench.errors import PluginError, UsageError
+from udabench.method import Group, Method, Optimizer, Schedule
+from udabench.network import Network
+from udabench.networks.build import build_network
+from udabench.registry import Registry
+from udabench.size import Size
+from udabench.task import Task
+from udabench.translate.base import Translator
+
+
+@dataclass(frozen=True)
+class RunSetup:
+    """The :class:`udabench.method.Setup` of a run."""
+
+    registry: Registry
+    config: RunConfig
+    task: Task
+
+    @property
+    def iterations(self) -> int:
+        return self.config.iterations
+
+    @property
+    def optim(self) -> OptimConfig:
+        return self.config.optim
+
+    @property
+    def crop(self) -> Size:
+        return self.config.data.crop
+
+    @property
+    def target_size(self) -> Size:
+        size = self.config.data.target_size
+        if size is None:
+            raise ValueError("the configuration is resolved without data sets")
+        return size
+
+    def network(self) -> Network:
+        network = self.config.network
+        return build_network(self.registry, network.name, len(self.task.classes), network.weights, network.options)
+
+    def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
+        engine = self.registry.translators.get(name)
+        try:
+            built: Translator = engine(**(options or {}))
+        except TypeError as error:
+            raise UsageError(f"Translator '{name}' does not take these options: {error}.") from error
+        return built
+
+    def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
+        method: type[Method] = self.registry.methods.get(name)
+        try:
+            config = method.Config.model_validate(values or {})
+        except ValidationError as error:
+            raise UsageError(f"Settings of the inner method '{name}': {error}") from error
+        return build_method(method, config, self)
+
+    def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
+        optim = self.config.optim
+        groups = [
+            Group(
+                tuple(parameters),
+                lr=optim.lr * (optim.head_lr_factor if role.startswith("head") else 1.0),
+                weight_decay=optim.weight_decay if optim.decay_norms or not role.endswith("_norm") else 0.0,
+            )
+            for role, parameters in network.parameter_groups().items()
+            if parameters
+        ]
+        for head in heads:
+            parameters = tuple(p for p in head.parameters() if p.requires_grad)
+            groups.append(Group(parameters, optim.lr * optim.head_lr_factor, optim.weight_decay))
+        schedule = Schedule(optim.warmup, optim.warmup_ratio, optim.power, optim.horizon)
+        return Optimizer(optim.kind, groups, _options(optim), schedule)
+
+
+def _options(optim: OptimConfig) -> dict[str, Any]:
+    if optim.kind == "sgd":
+        return {"momentum": optim.momentum}
+    return {"betas": (optim.momentum, optim.beta2)}
+
+
+def build_method(method: type[Method], config: Any, setup: RunSetup) -> Method:
+    """Construct a method; raises UsageError where it declines the task, PluginError where it is no method."""
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise PluginError(f"{method!r} is registered as a method but is no subclass of udabench.Method.")
+    reason = method.why_not(setup.task, setup.config.network.name)
+    if reason:
+        raise UsageError(f"{method.__name__} cannot run {setup.task.name} with {setup.config.network.name}: {reason}")
+    return method(config, setup)
