@@ -120,7 +120,9 @@ class Dataset(ABC):
         plain = sorted(
             f"{key}={value!r}"
             for key, value in vars(self).items()
-            if not key.startswith("_") and isinstance(value, (str, int, float, bool, Path, tuple)) and key != "names"
+            if not key.startswith("_")
+            and isinstance(value, (str, int, float, bool, Path, tuple))
+            and not isinstance(getattr(type(self), key, None), cached_property)
         )
         parts = [f"{type(self).__module__}.{type(self).__qualname__}", *plain, self.digest()]
         return sha256("\n".join(parts).encode()).hexdigest()

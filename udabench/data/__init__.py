@@ -1,0 +1,1 @@
+"""From files to batches: reading, resizing, sampling, cropping, prepared stores, the doctor."""

@@ -1,0 +1,206 @@
+"""Batches as a pure function of (seed, stage, iteration): any process, any order, any restart gives the same tensors.
+
+On the wire (from a loader's process to the engine) images are uint8 0..255 and labels uint8; :func:`to_device` turns
+them into what a method sees: float images in [0, 1] and int64 labels. Layers keep their reader's type throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from udabench.data.crop import Place, Window, cut_layer, cut_pixels, draw_place, draw_until, varied
+from udabench.data.randomness import rng_at
+from udabench.data.resize import Resized
+from udabench.data.sampler import Draw, Sampler
+from udabench.dataset import Pixels
+from udabench.errors import DataError
+from udabench.method import Batch, Context, Domain, Samples
+from udabench.size import Size
+
+
+class LayerReader(Protocol):
+    """Reads an artefact of one sample: ... H W, at the size of the resized image. Must be picklable."""
+
+    def read(self, name: str) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class DomainBatches:
+    """One domain's half of every batch.
+
+    Attributes:
+        domain: ``source`` or ``target``; part of the random numbers' place.
+        images: the data at its resized size; an unlabelled view where labels are not permitted.
+        lookup: data set's label ids -> task classes; None: no label is read.
+        sampler: which sample stands where.
+        batch: samples a batch on this process.
+        crop: size of ``Samples.image``.
+        context: size of ``Samples.context``.
+        flip: chance of mirroring.
+        max_ratio: a labelled crop is drawn again while one class covers more; 1: off.
+        min_wanted: a crop is drawn again while it holds no more pixels of the class that it was drawn for.
+        layers: layer name -> its reader.
+    """
+
+    domain: Domain
+    images: Resized
+    lookup: Pixels | None
+    sampler: Sampler
+    batch: int
+    crop: Size
+    context: Size | None = None
+    flip: float = 0.5
+    max_ratio: float = 1.0
+    min_wanted: float = 0.0
+    layers: Mapping[str, LayerReader] = field(default_factory=dict)
+
+    def samples(self, seed: int, stage: str, position: int) -> Samples:
+        """``batch`` samples, the first at ``position`` of the stream."""
+        return stack([self._sample(seed, stage, position + slot) for slot in range(self.batch)])
+
+    def _sample(self, seed: int, stage: str, position: int) -> Samples:
+        rng = rng_at(seed, stage, self.domain, position)
+        draw = self.sampler.draw(position, rng)
+        name = self.images.names[draw.item]
+        image, label = self._read(name)
+        place = self._place(label, draw, rng)
+        mirror = bool(rng.random() < self.flip)
+        crop = place.crop
+        return Samples(
+            image=cut_pixels(image, crop, mirror)[None],
+            label=None if label is None else cut_pixels(label, crop, mirror)[None],
+            names=(name,),
+            valid=None,
+            box=torch.tensor([crop]),
+            size=self.images.size,
+            flipped=torch.tensor([mirror]),
+            layers={layer: cut_layer(self._layer(layer, name), crop, mirror)[None] for layer in self.layers},
+            context=None if self.context is None else _context(image, place, mirror),
+        )
+
+    def _read(self, name: str) -> tuple[Pixels, Pixels | None]:
+        if self.lookup is None:
+            return self.images.image(name), None
+        image, label = self.images.pair(name)
+        return image, self.lookup[label]
+
+    def _place(self, label: Pixels | None, draw: Draw, rng: np.random.Generator) -> Place:
+        def good(window: Window) -> bool:
+            if label is None:
+                return True
+            part = label[window.slices]
+            enough = draw.wanted is None or int((part == draw.wanted).sum()) > self.min_wanted
+            return enough and (self.max_ratio >= 1 or varied(part, self.max_ratio))
+
+        return draw_until(lambda: draw_place(self.images.size, self.crop, self.context, rng), good)
+
+    def _layer(self, layer: str, name: str) -> Tensor:
+        value = self.layers[layer].read(name)
+        if tuple(value.shape[-2:]) != tuple(self.images.size):
+            raise DataError(
+                f"Layer '{layer}' of '{name}' is {value.shape[-1]}x{value.shape[-2]} but its image is resized to "
+                f"{self.images.size}. It was written for another size."
+            )
+        return value
+
+
+def _context(image: Pixels, place: Place, mirror: bool) -> Context:
+    outer, crop = place.context, place.crop
+    inner = crop._replace(top=crop.top - outer.top, left=crop.left - outer.left)
+    inner = inner.mirrored(outer.width) if mirror else inner
+    return Context(cut_pixels(image, outer, mirror)[None], torch.tensor([inner.top]), torch.tensor([inner.left]))
+
+
+@dataclass(frozen=True)
+class BatchFunction:
+    """Iteration -> batch, on the wire's types. Picklable; holds no label of a domain without permission.
+
+    ``iteration`` counts batches: with gradient accumulation, micro-batches. Each of ``world`` processes gets the
+    batches of its own ``rank``.
+    """
+
+    seed: int
+    stage: str
+    source: DomainBatches | None
+    target: DomainBatches | None
+    rank: int = 0
+    world: int = 1
+
+    def __call__(self, iteration: int) -> Batch:
+        """Raises DataError that names the file."""
+        return Batch(self._half(self.source, iteration), self._half(self.target, iteration))
+
+    def _half(self, half: DomainBatches | None, iteration: int) -> Samples | None:
+        if half is None:
+            return None
+        return half.samples(self.seed, self.stage, (iteration * self.world + self.rank) * half.batch)
+
+    @property
+    def images(self) -> int:
+        """Images in a batch, both domains."""
+        return sum(half.batch for half in (self.source, self.target) if half is not None)
+
+
+def whole_sample(images: Resized, name: str) -> Samples:
+    """A whole resized image without its label, as a batch of one, on the wire's types."""
+    pixels = images.image(name)
+    window = Window(0, 0, *images.size)
+    return Samples(
+        image=cut_pixels(pixels, window, mirror=False)[None],
+        label=None,
+        names=(name,),
+        valid=None,
+        box=torch.tensor([window]),
+        size=images.size,
+        flipped=torch.tensor([False]),
+        layers={},
+    )
+
+
+def stack(parts: Sequence[Samples]) -> Samples:
+    """Samples of one domain, joined along N."""
+    first = parts[0]
+    contexts = [part.context for part in parts if part.context is not None]
+    labels = [part.label for part in parts if part.label is not None]
+    return first._replace(
+        image=torch.cat([part.image for part in parts]),
+        label=torch.cat(labels) if labels else None,
+        names=tuple(name for part in parts for name in part.names),
+        box=torch.cat([part.box for part in parts]),
+        flipped=torch.cat([part.flipped for part in parts]),
+        layers={layer: torch.cat([part.layers[layer] for part in parts]) for layer in first.layers},
+        context=Context(*(torch.cat(field) for field in zip(*contexts, strict=True))) if contexts else None,
+    )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The wire's types -> a method's: images uint8 -> float32 in [0, 1], labels -> int64, everything on ``device``."""
+    return Batch(*(None if half is None else samples_to_device(half, device) for half in batch))
+
+
+def samples_to_device(samples: Samples, device: torch.device) -> Samples:
+    """:func:`to_device` for one domain."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    context = samples.context
+    return samples._replace(
+        image=_unit(move(samples.image)),
+        label=None if samples.label is None else move(samples.label).long(),
+        valid=None if samples.valid is None else move(samples.valid),
+        box=move(samples.box),
+        flipped=move(samples.flipped),
+        layers={layer: move(value) for layer, value in samples.layers.items()},
+        context=None if context is None else Context(_unit(move(context.image)), move(context.top), move(context.left)),
+    )
+
+
+def _unit(image: Tensor) -> Tensor:
+    return image.float().div_(255) if image.dtype == torch.uint8 else image

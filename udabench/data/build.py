@@ -1,0 +1,162 @@
+"""From a configuration and two data sets to the batch function of a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from udabench.config import DataConfig
+from udabench.data.batches import BatchFunction, DomainBatches, LayerReader
+from udabench.data.parallel import Progress
+from udabench.data.randomness import seed_of
+from udabench.data.resize import Resized
+from udabench.data.sampler import Paired, Sampler, Uniform, rare_class_sampler
+from udabench.data.statistics import class_counts, to_classes
+from udabench.data.store import PreparedDataset, prefer_prepared
+from udabench.dataset import Dataset, Unlabelled
+from udabench.errors import DataError, UsageError
+from udabench.labels import LabelSpace
+from udabench.method import Domain, Stage
+from udabench.size import Size
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Everything of a run that its batches depend on, but for the stage.
+
+    Attributes:
+        seed: the run's.
+        config: sizes, crop, sampler, ...
+        classes: the task's outputs; labels are mapped to them.
+        source, target: opened data sets (None: never opened).
+        target_labels: the permission to train on the target's labels. Without it the batch function holds an
+            unlabelled view, and no label file of the target is opened.
+        rank, world: this process among those that train together.
+        progress: told while class statistics are counted.
+    """
+
+    seed: int
+    config: DataConfig
+    classes: LabelSpace
+    source: Dataset | None
+    target: Dataset | None
+    target_labels: bool = False
+    rank: int = 0
+    world: int = 1
+    progress: Progress | None = None
+    _samplers: dict[str, Sampler] = field(default_factory=dict)
+
+    def images(self, domain: Domain) -> Resized:
+        """A domain's training images at their training size, from the prepared store where there is one; the target
+        without labels unless they are permitted."""
+        dataset = self.stored(domain)
+        size = training_size(self._dataset(domain), domain, self.config)
+        return Resized(dataset if self._labelled(domain) else Unlabelled(dataset), size)
+
+    def stored(self, domain: Domain) -> Dataset:
+        """A domain's data as it will be read: from the prepared store where a valid one exists, else raw."""
+        dataset = self._dataset(domain)
+        return prefer_prepared(dataset, training_size(dataset, domain, self.config), self.config.store)
+
+    def stage(self, stage: Stage, layers: Mapping[str, LayerReader] | None = None) -> BatchFunction:
+        """The batch function of a stage.
+
+        Args:
+            layers: a reader for each of ``stage.layers``, of the version that is valid now.
+
+        Raises:
+            UsageError: a crop that does not fit, unequal batches with the paired sampler.
+            DataError: a labelled sample without a label, empty class statistics.
+        """
+        halves = {domain: self._half(domain, stage, layers or {}) for domain in stage.domains}
+        return BatchFunction(
+            self.seed, stage.name, halves.get("source"), halves.get("target"), rank=self.rank, world=self.world
+        )
+
+    def _half(self, domain: Domain, stage: Stage, layers: Mapping[str, LayerReader]) -> DomainBatches:
+        config, images = self.config, self.images(domain)
+        check_fit(domain, images.size, config.crop, stage.context)
+        labelled = self._labelled(domain)
+        if labelled:
+            check_labels(self._dataset(domain))
+        return DomainBatches(
+            domain=domain,
+            images=images,
+            lookup=self.classes.lookup(self._dataset(domain).label_space) if labelled else None,
+            sampler=self._sampler(domain, stage),
+            batch=config.source_batch if domain == "source" else config.target_batch,
+            crop=config.crop,
+            context=stage.context,
+            flip=config.flip,
+            max_ratio=config.crop_max_ratio,
+            min_wanted=config.rcs_min_pixels * config.rcs_min_crop_ratio,
+            layers={name: layers[name] for name, (of, _) in stage.layers.items() if of == domain},
+        )
+
+    def _sampler(self, domain: Domain, stage: Stage) -> Sampler:
+        kind = self.config.sampler
+        if kind == "rcs" and domain == "source":
+            if "rcs" not in self._samplers:
+                self._samplers["rcs"] = self._rare_class()
+            return self._samplers["rcs"]
+        if kind == "paired" and len(stage.domains) == 2:
+            return self._paired(domain, stage)
+        return Uniform(len(self._dataset(domain)), seed_of(self.seed, stage.name, domain))
+
+    def _paired(self, domain: Domain, stage: Stage) -> Paired:
+        if self.config.source_batch != self.config.target_batch:
+            raise UsageError(
+                f"data.sampler = paired draws pairs, but data.source_batch is {self.config.source_batch} and "
+                f"data.target_batch {self.config.target_batch}. Make them equal, or take another sampler."
+            )
+        sources, targets = len(self._dataset("source")), len(self._dataset("target"))
+        return Paired(sources, targets, seed_of(self.seed, stage.name, "pairs"), target=domain == "target")
+
+    def _rare_class(self) -> Sampler:
+        dataset = self._dataset("source")
+        stored = self.stored("source")
+        if isinstance(stored, PreparedDataset):
+            counts = stored.counts
+        else:
+            counts = class_counts(dataset, self.config.store, progress=self.progress)
+        mapped = to_classes(counts, dataset.label_space, self.classes)
+        return rare_class_sampler(mapped, self.config.rcs_temperature, self.config.rcs_min_pixels, dataset.names)
+
+    def _labelled(self, domain: Domain) -> bool:
+        return domain == "source" or self.target_labels
+
+    def _dataset(self, domain: Domain) -> Dataset:
+        dataset = self.source if domain == "source" else self.target
+        if dataset is None:
+            raise UsageError(f"The stage asks for the {domain} domain, but the run has no {domain} data.")
+        return dataset
+
+
+def training_size(dataset: Dataset | type[Dataset], domain: Domain, config: DataConfig) -> Size:
+    """The size to which a domain's images are resized before the crop."""
+    configured = config.source_size if domain == "source" else config.target_size
+    return configured or dataset.train_size
+
+
+def check_fit(domain: str, size: Size, crop: Size, context: Size | None) -> None:
+    """Raises UsageError when a crop is larger than what it is cut from."""
+    steps = [("data.crop", crop, f"data.{domain}_size", size)]
+    if context is not None:
+        steps = [("the stage's context", context, f"data.{domain}_size", size)]
+        steps.append(("data.crop", crop, "the stage's context", context))
+    for what, inner, where, outer in steps:
+        if inner.height > outer.height or inner.width > outer.width:
+            raise UsageError(
+                f"{what} {inner} does not fit {where} {outer}. Make the crop smaller, the images larger, or choose a "
+                "preset for small images (quick)."
+            )
+
+
+def check_labels(dataset: Dataset) -> None:
+    """Raises DataError when labels are missing, before the training instead of in its middle. Opens no file."""
+    missing = [name for name in dataset.names if not dataset.has_label(name)]
+    if missing:
+        raise DataError(
+            f"{dataset.label_path(missing[0])} is missing: {len(missing)} of {len(dataset)} images of "
+            f"{type(dataset).__name__} '{dataset.split}' have no label. 'udabench data doctor' lists them."
+        )
