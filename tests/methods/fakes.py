@@ -1,0 +1,129 @@
+"""A tiny network, batch and setup for the tests of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from udabench.config import OptimConfig
+from udabench.hookspecs import Entry
+from udabench.labels import CITYSCAPES19, LabelSpace
+from udabench.method import Batch, Context, Group, Loss, Optimizer, Samples
+from udabench.network import Network, Output
+from udabench.registry import Catalogue
+from udabench.size import Size
+from udabench.task import Task
+from udabench.translate import register_translators
+
+ELEVEN = LabelSpace(
+    "eleven",
+    ("sky", "building", "pole", "road", "sidewalk", "vegetation", "traffic sign", "fence", "car", "person", "bicycle"),
+    tuple((i, i, i) for i in range(11)),
+)
+
+
+SMALL = Size(32, 48)
+
+
+class TinyNetwork(Network):
+    """Two convolutions: an encoder (stride 4, with a norm) and a head."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes, self.output_stride, self.feature_channels = classes, 4, (8,)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Conv2d(8, classes, 1)
+
+    def encode(self, image, domain=None):
+        return (self.encoder(image),)
+
+    def forward(self, image, domain=None, mode=None):
+        features = self.encode(image)
+        return Output(self.head(features[-1]), features)
+
+    def parameter_groups(self):
+        return {"encoder": list(self.encoder.parameters()), "head": list(self.head.parameters())}
+
+
+@dataclass
+class FakeSetup:
+    """A setup without a registry of networks."""
+
+    classes: LabelSpace = CITYSCAPES19
+    iterations: int = 5
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    crop: Size = SMALL
+    target_size: Size = SMALL
+
+    @property
+    def task(self) -> Task:
+        return Task("here", "there", self.classes, self.classes.averages)
+
+    def network(self) -> Network:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return TinyNetwork(len(self.classes))
+
+    def translator(self, name: str, options: dict[str, Any] | None = None):
+        catalogue = Catalogue("translator")
+        entries: dict[str, Entry] = register_translators()
+        for key, entry in entries.items():
+            catalogue.add(key, entry, "udabench")
+        return catalogue.get(name)(**(options or {}))
+
+    def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
+        modules = [network, *heads]
+        return Optimizer("adamw", [Group(list(m.parameters()), 1e-3) for m in modules])
+
+
+def samples(classes: int, label: bool, seed: int, size=(32, 48), context: int = 0) -> Samples:
+    """Two images of noise with blocks of labels; a hundredth of the pixels unknown."""
+    rng = torch.Generator().manual_seed(seed)
+    height, width = size
+    coarse = torch.randint(classes, (2, height // 8, width // 8), generator=rng)
+    labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    labels[torch.rand(labels.shape, generator=rng) < 0.01] = 255
+    image = torch.rand(2, 3, height + context, width + context, generator=rng)
+    corner = torch.tensor([0, context])
+    crop = torch.stack([image[i, :, c : c + height, c : c + width] for i, c in enumerate(corner.tolist())])
+    return Samples(
+        image=crop,
+        label=labels if label else None,
+        names=("a", "b"),
+        valid=None,
+        box=torch.tensor([[0, 0, height, width]] * 2),
+        size=Size(*size),
+        flipped=torch.zeros(2, dtype=torch.bool),
+        layers={},
+        context=Context(image, corner, corner) if context else None,
+    )
+
+
+def batch(classes: int = 19, target_labels: bool = False, **options: Any) -> Batch:
+    """A batch of both domains."""
+    return Batch(samples(classes, True, 1, **options), samples(classes, target_labels, 2, **options))
+
+
+def run_step(method, data: Batch, iteration: int = 3, seed: int = 0) -> tuple[dict[str, Loss], list[Any], Any]:
+    """One step, each loss back-propagated as it comes. Returns the losses by name, the other events and the result."""
+    method.train()
+    step = method.stages()[0].step(data, iteration, torch.Generator().manual_seed(seed))
+    losses, others = {}, []
+    while True:
+        try:
+            event = next(step)
+        except StopIteration as end:
+            return losses, others, end.value
+        if isinstance(event, Loss):
+            event.value.backward()
+            losses[event.name] = event
+        else:
+            others.append(event)
+
+
+def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The gradients that arrived, by name."""
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}

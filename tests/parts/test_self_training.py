@@ -1,0 +1,103 @@
+"""Pseudo-labels, their weight, margins and mixing, by hand."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from udabench.augment.photometry import StrongAugment
+from udabench.parts.frozen import Frozen
+from udabench.parts.projector import Projector
+from udabench.parts.self_training import PseudoLabels, claim_labels, ignore_rows, mix_domains
+from udabench.size import Size
+
+PLAIN = StrongAugment(jitter_chance=0, blur_chance=0)
+
+
+def _logits() -> torch.Tensor:
+    """Two images of 1 x 4 pixels: three sure pixels in the first, one in the second."""
+    sure = torch.tensor([[[9.0, 9.0, 9.0, 0.0]], [[9.0, 0.1, 0.1, 0.1]]])
+    return torch.stack([torch.zeros_like(sure), sure], 1)
+
+
+def test_weight_is_the_share_of_sure_pixels():
+    per_image = claim_labels(_logits(), (1, 4), 0.968, "image")
+    assert per_image.weight[:, 0, 0].tolist() == [0.75, 0.25]
+    assert per_image.share.tolist() == [0.75, 0.25]
+    assert per_image.label.tolist() == [[[1, 1, 1, 0]], [[1, 1, 1, 1]]]
+    assert claim_labels(_logits(), (1, 4), 0.968, "batch").weight.unique().tolist() == [0.5]
+
+
+def test_the_threshold_itself_counts():
+    even = claim_labels(torch.zeros(1, 2, 1, 1), (1, 1), threshold=0.5)
+    assert even.share.item() == 1
+
+
+def test_padding_has_no_weight():
+    valid = torch.tensor([[[True, True, False, True]]] * 2)
+    assert claim_labels(_logits(), (1, 4), valid=valid).weight[:, 0, 2].tolist() == [0, 0]
+
+
+def test_rows_are_ignored_only_at_full_height():
+    weight = torch.ones(1, 6, 2)
+    full = ignore_rows(weight, Size(6, 9), 1, 2)
+    assert full[0, :, 0].tolist() == [0, 1, 1, 1, 0, 0]
+    assert torch.equal(ignore_rows(weight, Size(8, 9), 1, 2), weight)
+
+
+def _domains():
+    source = torch.tensor([[0, 1, 2, 255]]).repeat_interleave(2, 1).expand(2, 4, 8)
+    samples = SimpleNamespace(image=torch.ones(2, 3, 4, 8), label=source)
+    target = SimpleNamespace(image=torch.zeros(2, 3, 4, 8), label=None)
+    weight = torch.full((2, 4, 8), 0.25)
+    weight[:, 0] = 0
+    pseudo = PseudoLabels(torch.full((2, 4, 8), 7), weight, weight, torch.tensor([0.25, 0.25]))
+    return samples, target, pseudo
+
+
+def test_pasted_pixels_weigh_one_also_in_ignored_rows():
+    source, target, pseudo = _domains()
+    mixed = mix_domains(source, target, pseudo, PLAIN, torch.Generator().manual_seed(0))
+    assert mixed.mask.any()
+    assert not mixed.mask.all()
+    assert mixed.weight[mixed.mask].unique().tolist() == [1]
+    assert mixed.weight[:, 0][~mixed.mask[:, 0]].unique().tolist() == [0]
+    assert mixed.weight[:, 1:][~mixed.mask[:, 1:]].unique().tolist() == [0.25]
+    assert torch.equal(mixed.label[mixed.mask], source.label[mixed.mask])
+    assert mixed.label[~mixed.mask].unique().tolist() == [7]
+    assert torch.equal(mixed.image[:, 0] == 1, mixed.mask)
+
+
+def test_source_images_are_used_in_turn():
+    source, target, pseudo = _domains()
+    source.image[1] = 0.5
+    target.image = torch.zeros(3, 3, 4, 8)
+    pseudo = PseudoLabels(*(t[[0, 0, 0]] for t in pseudo))
+    mixed = mix_domains(source, target, pseudo, PLAIN, torch.Generator().manual_seed(0))
+    assert [mixed.image[i].max().item() for i in range(3)] == [1, 0.5, 1]
+
+
+def test_projector_keeps_the_resolution_and_is_not_negative():
+    projector = Projector(5, 16)
+    out = projector(torch.randn(2, 5, 3, 4))
+    assert out.shape == (2, 16, 3, 4)
+    assert out.min() >= 0
+    assert [type(m) for m in projector] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2
+
+
+def test_frozen_modules_are_not_stored():
+    class Owner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Linear(1, 1)
+            self.frozen = Frozen(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.9)))
+
+    owner = Owner().train()
+    assert list(owner.state_dict()) == ["own.weight", "own.bias"]
+    image = torch.rand(1, 2, requires_grad=True)
+    first = owner.frozen(image)
+    assert not first.requires_grad
+    assert torch.equal(first, owner.frozen(image))
+    with pytest.raises(AttributeError):
+        owner.frozen(image, "no_such_method")

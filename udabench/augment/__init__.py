@@ -1,0 +1,1 @@
+"""Augmentation of batches on the device. Every random draw comes from an explicit CPU generator."""

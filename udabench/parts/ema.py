@@ -1,0 +1,70 @@
+"""A teacher that follows a student: exponential moving average of the parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from udabench.network import Network
+
+Norms = Literal["running", "batch"]
+
+
+def ema_factor(iteration: int, alpha: float) -> float:
+    """Share of the old value at 0-based ``iteration``: ``min(1 - 1 / (it + 1), alpha)``; the first step copies."""
+    return min(1 - 1 / (iteration + 1), alpha)
+
+
+class Ema(nn.Module):
+    """A replica of a module that follows it.
+
+    Args:
+        module: what is replicated, projectors included; the replica needs no gradient.
+        alpha: momentum.
+        copy_buffers: take over running statistics at each update; False: they stay the replica's own, as in DACS and
+            DAFormer.
+        norms: ``running``: always in eval mode; ``batch``: in training, batch norms use (and update) the statistics
+            of the batch, while dropout and drop path stay off, as in DAFormer.
+    """
+
+    def __init__(
+        self, module: nn.Module, alpha: float = 0.999, copy_buffers: bool = True, norms: Norms = "running"
+    ) -> None:
+        super().__init__()
+        copied = module.replicate() if isinstance(module, Network) else copy.deepcopy(module)
+        self.module = copied.requires_grad_(False)
+        self.alpha = alpha
+        self.copy_buffers = copy_buffers
+        self.norms = norms
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Ema:
+        super().train(False)
+        if mode and self.norms == "batch":
+            for part in self.module.modules():
+                if isinstance(part, _BatchNorm):
+                    part.train()
+        return self
+
+    @torch.no_grad()
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, iteration: int) -> None:
+        """Move towards ``module``, whose tensors come in the same order as the replica's."""
+        mine, theirs = _floats(self.module.parameters()), _floats(module.parameters())
+        if mine:
+            torch._foreach_lerp_(mine, theirs, 1 - ema_factor(iteration, self.alpha))
+        if self.copy_buffers:
+            for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
+                own.copy_(other)
+
+
+def _floats(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
