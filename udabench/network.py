@@ -115,6 +115,8 @@ class DecodeHead(nn.Module, ABC):
     """
 
     options_about: ClassVar[Mapping[str, str]] = {}
+    output_stride: int | None = None
+    """Input pixels per logit; None: the last map's."""
 
     @abstractmethod
     def forward(self, features: Sequence[Tensor]) -> Tensor: ...

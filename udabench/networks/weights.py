@@ -1,0 +1,196 @@
+"""Initial weights: find the file, read it without running code from it, and refuse what does not cover the network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from udabench.errors import CheckpointError, unknown
+from udabench.network import WeightsReport
+
+THRESHOLD = 0.95
+"""Least share of a network's own values that a file must give."""
+FOLDER = "UDABENCH_WEIGHTS"
+"""Environment variable: a folder that is searched for published files before torch.hub's cache."""
+NONE = "none"
+RANDOM = "none (random)"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_WRAPPERS = ("state_dict", "model_state", "model")
+_SHOWN = 5
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file.
+
+    Attributes:
+        url: where it is downloaded from.
+        file: its name in ``$UDABENCH_WEIGHTS`` and in torch.hub's cache.
+    """
+
+    url: str
+    file: str
+
+    def path(self) -> Path:
+        """Where the file is, or where it would be downloaded to."""
+        places = [Path(torch.hub.get_dir()) / "checkpoints" / self.file]
+        if os.environ.get(FOLDER):
+            places.insert(0, Path(os.environ[FOLDER]).expanduser() / self.file)
+        return next((place for place in places if place.is_file()), places[-1])
+
+    def fetch(self) -> Path:
+        """The local file, downloaded if need be. Raises CheckpointError where that fails."""
+        path = self.path()
+        if path.is_file():
+            return path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(self.url, str(path), progress=False)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"Weights {self.file} are not on this machine and cannot be downloaded ({error}). Fetch {self.url} "
+                f"and put it at {path}, or into a folder that the environment variable {FOLDER} names, "
+                f"as {self.file}; or set network.weights to none for random weights."
+            ) from error
+        return path
+
+
+def find(weights: str, published: Mapping[str, Published]) -> Path:
+    """The local path that ``weights`` (a published name or a file) is read from, whether it is there or not.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if weights in published:
+        return published[weights].path()
+    if is_file_name(weights):
+        return Path(weights).expanduser()
+    raise unknown("weights", weights, [*published, NONE, "a file"])
+
+
+def obtain(weights: str, published: Mapping[str, Published]) -> Path:
+    """Like :func:`find`, but the file is there afterwards. Raises CheckpointError."""
+    if weights in published:
+        return published[weights].fetch()
+    path = find(weights, published)
+    if not path.is_file():
+        raise CheckpointError(f"There is no weight file {path}. Give a file that exists, a published name, or none.")
+    return path
+
+
+def is_file_name(weights: str) -> bool:
+    """Whether ``weights`` names a file rather than published weights."""
+    return weights.endswith(_SUFFIXES) or "/" in weights or os.sep in weights
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a ``.safetensors`` or PyTorch file, out of their usual wrappings. No code in it is ever run.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, holds no tensors, or holds pickled code.
+    """
+    try:
+        loaded = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds pickled objects other than tensors, which are not loaded because they could run code. "
+            "Save its state dict alone (torch.save(model.state_dict(), ...)) or convert it to safetensors."
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"Cannot read the weight file {path}: {error}. Fetch it again.") from error
+    state = unwrap(loaded)
+    if not state:
+        raise CheckpointError(f"{path} holds no named tensors. Give a state dict.")
+    return state
+
+
+def _read_torch(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def unwrap(loaded: Any) -> State:
+    """The state dict inside ``{"state_dict": ...}`` or ``{"model": ...}``, without DataParallel's ``module.``."""
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in _WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    tensors = {k: v for k, v in loaded.items() if isinstance(v, Tensor)} if isinstance(loaded, Mapping) else {}
+    return strip_prefix(tensors, "module.") if all(k.startswith("module.") for k in tensors) else tensors
+
+
+def strip_prefix(state: Mapping[str, Tensor], prefix: str) -> State:
+    """The entries under a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def own_values(module: nn.Module) -> State:
+    """Parameters and buffers that weights give; batch counters are left out (old files lack them)."""
+    return {k: v for k, v in module.state_dict().items() if not k.endswith("num_batches_tracked")}
+
+
+def random_report(module: nn.Module) -> WeightsReport:
+    """The report of a module that keeps its random weights."""
+    return WeightsReport(RANDOM, 0, tuple(own_values(module)), ())
+
+
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, *, digest: str = "", threshold: float = THRESHOLD
+) -> WeightsReport:
+    """Copy what fits by name and shape into ``module``.
+
+    Raises:
+        CheckpointError: less than ``threshold`` of the module's values is covered (the module is left as it was), or
+            a value is not finite.
+    """
+    own = own_values(module)
+    fitting = {name: state[name] for name, value in own.items() if name in state and state[name].shape == value.shape}
+    missing = tuple(name for name in own if name not in fitting)
+    unexpected = tuple(k for k in state if k not in own and not k.endswith("num_batches_tracked"))
+    report = WeightsReport(source, len(fitting), missing, unexpected, digest)
+    if report.coverage < threshold:
+        raise CheckpointError(_uncovered(report, own, state, threshold))
+    broken = [name for name, value in fitting.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise CheckpointError(f"Weights {source} hold values that are not finite: {_some(broken)}. Fetch them again.")
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _uncovered(report: WeightsReport, own: State, state: Mapping[str, Tensor], threshold: float) -> str:
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in report.missing
+        if name in state
+    ]
+    lines = [
+        f"Weights {report.source} cover {report.coverage:.1%} of the network's {len(own)} values; at least "
+        f"{threshold:.0%} are needed. Missing: {_some(report.missing)}.",
+        f"Other shapes: {_some(shapes)}." if shapes else "",
+        f"In the file but not in the network: {_some(report.unexpected)}." if report.unexpected else "",
+        "Choose weights that belong to this network (for a ResNet also its lineage), or network.weights none.",
+    ]
+    return " ".join(line for line in lines if line)
+
+
+def _some(names: list[str] | tuple[str, ...]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
