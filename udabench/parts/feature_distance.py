@@ -37,8 +37,7 @@ def thing_mask(label: Tensor, things: tuple[int, ...], size: tuple[int, int], ma
     """
     ids = torch.tensor(things, device=label.device).view(1, -1, 1, 1)
     shares: Tensor = F.adaptive_avg_pool2d((label.unsqueeze(1) == ids).float(), size)
-    best: Tensor = shares.amax(1)
-    return best >= majority
+    return shares.amax(1) >= majority
 
 
 def feature_distance(student: Tensor, frozen: Tensor, mask: Tensor) -> Tensor:
@@ -48,5 +47,5 @@ def feature_distance(student: Tensor, frozen: Tensor, mask: Tensor) -> Tensor:
         student, frozen: N D h w.
         mask: N h w bool.
     """
-    distance = torch.linalg.vector_norm(student.float() - frozen.float(), dim=1)
+    distance: Tensor = torch.linalg.vector_norm(student.float() - frozen.float(), dim=1)
     return (distance * mask).sum() / mask.sum().clamp(min=1)

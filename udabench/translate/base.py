@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Generator as Rng
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from udabench.method import Samples
+
 
 class Translator(nn.Module, ABC):
-    """A translation engine. Constructed as ``Translator(**options)``."""
+    """A translation engine. Constructed as ``Translator(**options)``; raises UsageError for a value out of bounds."""
 
     paired: bool = True
     """Whether it needs target images."""
@@ -26,3 +30,13 @@ class Translator(nn.Module, ABC):
         Returns:
             N 3 H W in [0, 1].
         """
+
+    def translate(self, source: Samples, target: Samples | None, rng: Rng) -> Tensor:
+        """Translate the crops of ``source``: N 3 H W. To be overridden where names or positions are needed.
+
+        Where the samples carry a larger context, that is translated, in the style of the target's context, and the
+        crop is taken out of the result.
+        """
+        from udabench.translate.apply import translate_crops
+
+        return translate_crops(self, source, target, rng)
