@@ -71,6 +71,12 @@ _PALETTE: tuple[Color, ...] = (
     (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142),
     (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32),
 )  # fmt: skip
+CITYSCAPES_IDS: Mapping[int, int] = {
+    **dict.fromkeys(range(-1, 34), IGNORE),
+    7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14, 28: 15,
+    31: 16, 32: 17, 33: 18,
+}  # fmt: skip
+"""Label id of Cityscapes' and GTA5's files -> train id; license plate (-1) and everything else is ignored."""
 SIXTEEN = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
 """trainIds that SYNTHIA has; terrain, truck and train are missing."""
 THIRTEEN = (0, 1, 2, 6, 7, 8, 10, 11, 12, 13, 15, 17, 18)
