@@ -1,0 +1,1 @@
+"""Evaluation: inference, prediction at the label's size, confusion matrices, metrics."""
