@@ -16,9 +16,9 @@ class ConvBnReLU(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> None:
         super().__init__()
         padding = dilation * (kernel // 2)
-        self.add_module(
-            "conv", nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
-        )
+        conv = nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, groups=groups, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+        self.add_module("conv", conv)
         self.add_module("bn", nn.BatchNorm2d(outputs))
         self.add_module("relu", nn.ReLU(inplace=True))
 
