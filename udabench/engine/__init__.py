@@ -1,0 +1,1 @@
+"""The loop, the optimisers' clock, checkpoints and resume, artefacts, the log."""

@@ -1,0 +1,156 @@
+"""What ``prepare`` has written: ``artefacts/<stage>/<iteration>/<artefact>/``, one file a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from udabench.engine.files import remove_folder, replacing
+from udabench.errors import DataError, UsageError
+from udabench.method import Stage
+
+PICTURE, TENSOR, TABLE = ".png", ".safetensors", ".table.safetensors"
+
+
+def checked(name: str) -> str:
+    """A name that stays inside its folder. Raises UsageError on ``../x``, ``/x`` and the like."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or any(c in name for c in "\\\0") or ".." in path.parts:
+        raise UsageError(f"'{name}' cannot name an artefact: it would leave the run folder. Use a plain name.")
+    return name
+
+
+def write_value(folder: Path, name: str, value: Tensor) -> None:
+    """Ids 0..255 (H W) and pictures (3 H W in [0, 1]) as PNG, anything else as safetensors. Raises DiskFull."""
+    value = value.detach().cpu()
+    pixels = _pixels(value)
+    suffix, other = (TENSOR, PICTURE) if pixels is None else (PICTURE, TENSOR)
+    with replacing(folder / f"{checked(name)}{suffix}") as path:
+        if pixels is None:
+            save_file({"value": value.clone().contiguous()}, path)
+        else:
+            Image.fromarray(pixels).save(path, compress_level=1)
+    (folder / f"{name}{other}").unlink(missing_ok=True)
+
+
+def read_value(folder: Path, name: str) -> Tensor:
+    """H W int64 or 3 H W float in [0, 1] from a PNG, else what was written. Raises DataError."""
+    path = find_value(folder, name)
+    if path is None:
+        raise DataError(f"The artefact {folder / name} is missing: the stage's prepare has not written it.")
+    try:
+        if path.suffix == TENSOR:
+            return load_file(path)["value"]
+        with Image.open(path) as picture:
+            pixels = torch.from_numpy(np.array(picture))
+    except (OSError, SyntaxError, ValueError, KeyError, SafetensorError) as error:
+        raise DataError(
+            f"The artefact {path} cannot be read ({error}). Remove it and resume: it is made again."
+        ) from error
+    return pixels.long() if pixels.dim() == 2 else pixels.permute(2, 0, 1).float().div_(255)
+
+
+def find_value(folder: Path, name: str) -> Path | None:
+    """The file that holds a value, if there is one."""
+    candidates = (folder / f"{checked(name)}{suffix}" for suffix in (PICTURE, TENSOR))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def write_table(folder: Path, name: str, values: Mapping[str, Tensor]) -> None:
+    """Raises DiskFull."""
+    with replacing(folder / f"{checked(name)}{TABLE}") as path:
+        save_file({key: value.detach().to("cpu", copy=True).contiguous() for key, value in values.items()}, path)
+
+
+def read_table(folder: Path, name: str) -> dict[str, Tensor] | None:
+    """None while there is nothing. Raises DataError."""
+    path = folder / f"{checked(name)}{TABLE}"
+    if not path.exists():
+        return None
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The artefact {path} cannot be read ({error}). Remove it and resume.") from error
+
+
+@dataclass(frozen=True)
+class ArtefactReader:
+    """Reads one artefact in one version; picklable, so that loader processes can have it."""
+
+    folder: Path
+
+    def read(self, name: str) -> Tensor:
+        """Raises DataError that names the file."""
+        return read_value(self.folder, name)
+
+
+class Artefacts:
+    """All versions of a run's artefacts.
+
+    Args:
+        root: the run folder's ``artefacts``.
+        stages: in order; a version belongs to a place in the run.
+    """
+
+    def __init__(self, root: Path, stages: Sequence[Stage]) -> None:
+        self.root = root
+        self._starts: dict[str, int] = {}
+        total = 0
+        for stage in stages:
+            self._starts[checked(stage.name)] = total
+            total += stage.iterations
+        self._order = list(self._starts)
+
+    def version(self, stage: str, iteration: int) -> Path:
+        """The folder of what was prepared at a stage's 0-based ``iteration``."""
+        return self.root / stage / str(iteration)
+
+    def reader(self, artefact: str, stage: str, version: int) -> ArtefactReader:
+        """The reader of an artefact as it stands while ``version`` of ``stage`` is in force: this version's, else the
+        latest before it, of an earlier stage too. Raises DataError when nobody has written it."""
+        place = (self._order.index(stage), version)
+        for known in reversed(self._versions()):
+            folder = self.version(self._order[known[0]], known[1]) / checked(artefact)
+            if known <= place and folder.is_dir():
+                return ArtefactReader(folder)
+        raise DataError(
+            f"Stage '{stage}' reads the artefact '{artefact}', which no prepare has written up to iteration {version}."
+        )
+
+    def readers(self, stage: Stage, version: int) -> dict[str, ArtefactReader]:
+        """A reader for each of the stage's layers."""
+        return {name: self.reader(artefact, stage.name, version) for name, (_, artefact) in stage.layers.items()}
+
+    def forget_after(self, total: int) -> None:
+        """Remove versions that lie after ``total`` steps of the run: a run that goes on from an older checkpoint makes
+        its own."""
+        for stage, iteration in self._versions():
+            if self._starts[self._order[stage]] + iteration > total:
+                remove_folder(self.version(self._order[stage], iteration))
+
+    def _versions(self) -> list[tuple[int, int]]:
+        return sorted(
+            (index, int(path.name))
+            for index, stage in enumerate(self._order)
+            for path in (self.root / stage).glob("*")
+            if path.name.isdecimal() and path.is_dir()
+        )
+
+
+def _pixels(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:
+    """What a PNG can hold, else None."""
+    if value.dim() == 2 and not value.is_floating_point() and value.dtype != torch.bool:
+        fits = value.numel() > 0 and int(value.min()) >= 0 and int(value.max()) <= 255
+        return value.to(torch.uint8).numpy() if fits else None
+    if value.dim() == 3 and value.shape[0] == 3 and value.is_floating_point():
+        fits = value.numel() > 0 and float(value.min()) >= 0 and float(value.max()) <= 1
+        return value.float().mul(255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy() if fits else None
+    return None

@@ -1,0 +1,71 @@
+"""The Workspace that ``prepare`` gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from udabench.data.batches import samples_to_device
+from udabench.engine.artefacts import checked, find_value, read_table, read_value, write_table, write_value
+from udabench.engine.seeding import seed_everything
+from udabench.errors import UsageError
+from udabench.method import Domain, Samples
+
+OpenImages = Callable[[Domain, Callable[[str], bool]], Iterable[Samples]]
+"""``open_images(domain, skip)``: whole resized training images one at a time, on the CPU, unlabelled for the target;
+names for which ``skip`` is true are left out unread."""
+
+
+class RunWorkspace:
+    """One version's artefacts; see :class:`udabench.method.Workspace`.
+
+    Args:
+        folder: of this version.
+        open_images: the training images of a domain.
+        device: where the method is.
+        place: seeds the global generators before each image, so that a pass that was killed and goes on draws the same.
+        check: called before each image; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        open_images: OpenImages,
+        device: torch.device,
+        place: tuple[object, ...] = (),
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self._open_images = open_images
+        self._device = device
+        self._place = place
+        self._check = check
+
+    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
+        for samples in self._open_images(domain, lambda name: self._done(skip_done, name)):
+            self._check()
+            seed_everything(*self._place, domain, *samples.names)
+            yield samples_to_device(samples, self._device)
+
+    def write(self, artefact: str, name: str, value: Tensor) -> None:
+        write_value(self.folder / checked(artefact), name, value)
+
+    def read(self, artefact: str, name: str) -> Tensor:
+        return read_value(self.folder / checked(artefact), name)
+
+    def write_table(self, artefact: str, values: Mapping[str, Tensor]) -> None:
+        write_table(self.folder, artefact, values)
+
+    def read_table(self, artefact: str) -> Mapping[str, Tensor] | None:
+        return read_table(self.folder, artefact)
+
+    def _done(self, artefact: str | None, name: str) -> bool:
+        return artefact is not None and find_value(self.folder / checked(artefact), name) is not None
+
+
+def no_images(domain: Domain, skip: Callable[[str], bool]) -> Iterable[Samples]:
+    """Stands in where no stage prepares anything."""
+    raise UsageError(f"A stage's prepare asks for the images of the {domain}, but the training was given none.")
