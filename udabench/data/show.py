@@ -17,7 +17,7 @@ GAP = 4
 LINE = 20
 
 
-def sample_grid(
+def grid(
     dataset: Dataset, count: int = 6, names: Sequence[str] | None = None, columns: int = 2, width: int = 400
 ) -> Image.Image:
     """Samples in a grid, each its image and the image under its label; below, the classes.

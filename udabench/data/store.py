@@ -156,7 +156,7 @@ def prepare(
     confirm: Confirm | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> PreparedDataset:
     """Decode, check and resize every sample into a store; goes on where a killed preparation ended.
 
     Args:
@@ -164,7 +164,7 @@ def prepare(
         limit: bytes above which ``confirm`` is asked; without ``confirm`` it is an error.
 
     Returns:
-        The store's folder. One that is already there and whole is left as it is.
+        The data set, read from its store. A store that is already there and whole is left as it is.
 
     Raises:
         DataError: a file cannot be read (named), sizes differ, no pixel has a class, no space.
@@ -172,8 +172,7 @@ def prepare(
     """
     path = store_path(dataset, size, folder, format)
     if path.exists():
-        PreparedDataset(dataset, path)
-        return path
+        return PreparedDataset(dataset, path)
     need = estimate_bytes(dataset, size, format)
     if limit is not None and need > limit and not (confirm is not None and confirm(need)):
         raise UsageError(
@@ -193,7 +192,7 @@ def prepare(
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"The store {path} cannot be written: {reason}. What is done is kept.") from error
-    return path
+    return PreparedDataset(dataset, path)
 
 
 def _labelled(dataset: Dataset) -> bool:

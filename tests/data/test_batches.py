@@ -1,0 +1,182 @@
+"""Image, label, layers and context are cut from the same place: read off a picture whose pixels are coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from udabench.config import DataConfig
+from udabench.data.batches import BatchFunction, to_device, whole_sample
+from udabench.data.build import Builder
+from udabench.data.resize import Resized
+from udabench.errors import DataError
+from udabench.labels import CITYSCAPES19
+from udabench.method import Batch, Samples, Stage
+from udabench.size import Size
+
+
+class Coordinates2d:
+    """A layer with two channels: row and column."""
+
+    def __init__(self, size: tuple[int, int] = (64, 96)) -> None:
+        self.size = size
+
+    def read(self, name: str) -> Tensor:
+        rows, columns = torch.meshgrid(*map(torch.arange, self.size), indexing="ij")
+        return torch.stack((rows, columns)).float()
+
+
+def function_of(data, stage: Stage | None = None, layers=None, **config) -> BatchFunction:
+    values = {"crop": "32x24", "crop_max_ratio": 1.0, **config}
+    builder = Builder(5, DataConfig(**values), CITYSCAPES19, data(), data(count=3))
+    return builder.stage(stage or Stage("train", 10, lambda *_: iter(()), {}), layers)
+
+
+def coordinate_grid(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and columns that a correct cut of each sample shows, worked out from box and flipped alone."""
+    rows, columns = [], []
+    for (top, left, height, width), mirrored in zip(samples.box.tolist(), samples.flipped.tolist(), strict=True):
+        across = np.arange(left, left + width)
+        columns.append(np.tile(across[::-1] if mirrored else across, (height, 1)))
+        rows.append(np.tile(np.arange(top, top + height)[:, None], (1, width)))
+    return np.stack(rows), np.stack(columns)
+
+
+def test_image_label_and_layer_show_the_box(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, layers={"where": ("source", "where")})
+    function = function_of(coordinates, stage, {"where": Coordinates2d()})
+    mirrored = set()
+    for iteration in range(8):
+        samples = function(iteration).source
+        assert samples is not None
+        assert samples.label is not None
+        rows, columns = coordinate_grid(samples)
+        np.testing.assert_array_equal(samples.image[:, 0].numpy(), rows)
+        np.testing.assert_array_equal(samples.image[:, 1].numpy(), columns)
+        np.testing.assert_array_equal(samples.label.numpy(), (rows + columns) % 19)
+        np.testing.assert_array_equal(samples.layers["where"].numpy(), np.stack((rows, columns), 1))
+        assert [f"sample{blue}" for blue in samples.image[:, 2, 0, 0].tolist()] == list(samples.names)
+        assert samples.size == Size(64, 96)
+        assert samples.valid is None
+        mirrored |= set(samples.flipped.tolist())
+    assert mirrored == {True, False}
+
+
+def test_the_context_holds_the_image_at_its_corner(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, context=Size(48, 64))
+    function = function_of(coordinates, stage)
+    for iteration in range(8):
+        for samples in function(iteration):
+            assert samples is not None
+            assert samples.context is not None
+            assert samples.context.image.shape == (2, 3, 48, 64)
+            for i, (top, left) in enumerate(zip(samples.context.top, samples.context.left, strict=True)):
+                inner = samples.context.image[i, :, top : top + 24, left : left + 32]
+                assert torch.equal(inner, samples.image[i])
+    rows, columns = coordinate_grid(samples)
+    np.testing.assert_array_equal(samples.image[:, 0].numpy(), rows)
+    np.testing.assert_array_equal(samples.image[:, 1].numpy(), columns)
+
+
+def test_flip_chance(coordinates) -> None:
+    for chance in (0, 1):
+        flipped = [function_of(coordinates, flip=chance)(i).source.flipped for i in range(5)]
+        assert torch.cat(flipped).tolist() == [bool(chance)] * 10
+
+
+def test_wire_types_and_device_types(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, context=Size(48, 64))
+    wire = function_of(coordinates, stage)(0)
+    assert wire.source is not None
+    assert wire.source.image.dtype == torch.uint8
+    assert wire.source.label.dtype == torch.uint8
+    batch = to_device(wire, torch.device("cpu"))
+    assert batch.source.label.dtype == torch.int64
+    assert torch.equal(batch.source.image, wire.source.image.to(torch.float64).div(255).float())
+    assert torch.equal(batch.source.context.image, wire.source.context.image.float() / 255)
+    assert batch.source.box.dtype == torch.int64
+    assert batch.source.flipped.dtype == torch.bool
+    assert batch.target.label is None
+
+
+def test_a_domain_that_is_not_asked_for_is_none(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, domains=("source",))
+    builder = Builder(0, DataConfig(crop="32x24"), CITYSCAPES19, coordinates(), None)
+    assert builder.stage(stage)(0).target is None
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(
+        a.names == b.names and torch.equal(a.image, b.image) and torch.equal(a.box, b.box)
+        for a, b in zip(one, other, strict=True)
+        if a is not None and b is not None
+    )
+
+
+def test_batches_depend_on_seed_stage_and_iteration_and_on_no_order(coordinates) -> None:
+    function = function_of(coordinates)
+    forward = [function(i) for i in range(6)]
+    backward = [function(i) for i in reversed(range(6))][::-1]
+    assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not same(forward[0], forward[1])
+    other_stage = function_of(coordinates, Stage("other", 10, lambda *_: iter(()), {}))
+    assert not same(forward[0], other_stage(0))
+    values = DataConfig(crop="32x24", crop_max_ratio=1.0)
+    other_seed = Builder(6, values, CITYSCAPES19, coordinates(), coordinates(count=3))
+    assert not same(forward[0], other_seed.stage(Stage("train", 10, lambda *_: iter(()), {}))(0))
+
+
+def test_processes_that_train_together_share_an_epoch(coordinates) -> None:
+    config = DataConfig(crop="32x24", source_batch=1, target_batch=1)
+    stage = Stage("train", 10, lambda *_: iter(()), {})
+    ranks = [
+        Builder(0, config, CITYSCAPES19, coordinates(count=6), coordinates(), rank=rank, world=2).stage(stage)
+        for rank in range(2)
+    ]
+    names = [function(i).source.names[0] for function in ranks for i in range(3)]
+    assert sorted(names) == [f"sample{i}" for i in range(6)]
+
+
+def test_crops_without_variety_are_drawn_again(make_gta5) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, domains=("source",))
+
+    def dominated(ratio: float) -> int:
+        config = DataConfig(crop="24x24", source_size="100x60", crop_max_ratio=ratio)
+        function = Builder(0, config, CITYSCAPES19, make_gta5(), None).stage(stage)
+        labels = torch.cat([function(i).source.label for i in range(40)])
+        shares = [torch.bincount(label[label != 255].long(), minlength=19) for label in labels]
+        return sum(int(share.max() >= 0.5 * share.sum()) for share in shares)
+
+    assert dominated(0.5) < dominated(1.0) / 3
+
+
+def test_crops_for_a_rare_class_show_it(make_gta5, tmp_path) -> None:
+    values = {"crop": "24x24", "source_size": "100x60", "crop_max_ratio": 1.0, "store": tmp_path / "store"}
+    stage = Stage("train", 10, lambda *_: iter(()), {}, domains=("source",))
+
+    def shown(ratio: float) -> float:
+        config = DataConfig(sampler="rcs", rcs_min_pixels=200, rcs_min_crop_ratio=ratio, rcs_temperature=0.01, **values)
+        half = Builder(0, config, CITYSCAPES19, make_gta5(), None).stage(stage).source
+        assert half is not None
+        rarest = half.sampler.classes[int(np.argmax(half.sampler.chances))]
+        labels = torch.cat([half.samples(0, "train", 2 * i).label for i in range(40)])
+        return float(((labels == rarest).sum((1, 2)) > 100).float().mean())
+
+    assert shown(0.5) > shown(0.0) + 0.1
+
+
+def test_a_layer_of_another_size_is_an_error(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, layers={"where": ("target", "where")})
+    function = function_of(coordinates, stage, {"where": Coordinates2d((32, 48))})
+    with pytest.raises(DataError, match=r"Layer 'where' of 'sample.' is 48x32 but its image is resized to 96x64"):
+        function(0)
+
+
+def test_a_whole_sample(coordinates) -> None:
+    data = coordinates()
+    sample = whole_sample(Resized(data, Size(64, 96)), "sample2")
+    np.testing.assert_array_equal(sample.image[0].permute(1, 2, 0).numpy(), data.read_image("sample2"))
+    assert sample.box.tolist() == [[0, 0, 64, 96]]
+    assert sample.label is None
