@@ -135,3 +135,10 @@ def test_auto_workers(function) -> None:
     assert auto_workers(0, function) == 0
     assert 1 <= auto_workers(-1, function) <= function.images == 4
     assert auto_workers(-1, function, processes=1000) == 1
+
+
+@pytest.mark.gpu
+def test_pinned_batches_are_the_same(function) -> None:
+    pinned = list(stream(function, 0, 3, 1, pin=True))
+    assert pinned[0].source.image.is_pinned()
+    assert_same(list(stream(function, 0, 3)), pinned)

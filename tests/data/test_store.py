@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,25 @@ def test_a_killed_preparation_goes_on_where_it_was(make_gta5, store) -> None:
     for name in data.names:
         np.testing.assert_array_equal(prepared.read_image(name), Resized(data, SIZE).image(name))
     assert not list(store.glob(f"*{PARTIAL}"))
+
+
+@pytest.mark.slow
+def test_a_preparation_killed_at_random_moments_ends_whole(make_gta5, store) -> None:
+    data = make_gta5(count=12)
+    rng = np.random.default_rng(0)
+    command = [sys.executable, "-c", SLOW_CHILD, str(data.root), str(store)]
+    for _ in range(10):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(rng.uniform(0, 0.3))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+    prepared = prepare(data, SIZE, store)
+    for name in data.names:
+        np.testing.assert_array_equal(prepared.read_image(name), Resized(data, SIZE).image(name))
+        np.testing.assert_array_equal(prepared.read_label(name), Resized(data, SIZE).pair(name)[1])
 
 
 def test_what_a_crash_tore_is_written_again(make_gta5, store) -> None:
