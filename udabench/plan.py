@@ -14,7 +14,7 @@ from udabench.errors import UsageError
 from udabench.method import Method
 from udabench.presets import Preset, choose_presets, presets_of
 from udabench.registry import Registry
-from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_config_path
+from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_layer
 from udabench.task import Task, choose_task
 
 COMMAND_LINE = "command line"
@@ -81,7 +81,7 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
     if preset is None and source_set.default_preset in presets_of(described):
         preset = source_set.default_preset
     presets = choose_presets(described, preset)
-    layers = [_user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, presets)]
+    layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, presets)]
     if request.config_file is not None:
         layers.append(Layer(str(request.config_file), read_yaml(request.config_file)))
     layers.append(Layer(COMMAND_LINE, request.overrides))
@@ -121,11 +121,6 @@ def _plan(
     if reason:
         raise UsageError(f"{config.method} cannot run {task.name} with {config.network.name}: {reason}")
     return Plan(registry, resolved, task, method, source_set, target_set, presets, tuple(plugin_files))
-
-
-def _user_layer() -> Layer:
-    path = user_config_path()
-    return Layer(str(path), read_yaml(path) if path.is_file() else {})
 
 
 def _size_layer(request: Request, source_set: type[Dataset], target_set: type[Dataset]) -> Layer:

@@ -48,6 +48,12 @@ def user_config_path() -> Path:
     return Path(named) if named else Path(platformdirs.user_config_dir("udabench")) / "config.yaml"
 
 
+def user_layer() -> Layer:
+    """The user's own file as the weakest layer; empty where there is none."""
+    path = user_config_path()
+    return Layer(str(path), read_yaml(path) if path.is_file() else {})
+
+
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """A YAML file that holds a mapping. Raises UsageError naming the file and the line."""
     try:

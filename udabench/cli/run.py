@@ -69,13 +69,13 @@ def run(
 
 def _run_all(plans: list[Plan], runs: Path) -> None:
     from udabench.cli.outcome import print_outcome
-    from udabench.run import create_run, execute
+    from udabench.engine.folder import RunFolder
+    from udabench.run import check_free, start_run
 
-    if len(plans) > 1:
-        for plan in plans:
-            create_run(plan, runs, check_only=True)
     for plan in plans:
-        print_outcome(execute(create_run(plan, runs)))
+        check_free(RunFolder(runs / plan.folder_name))
+    for plan in plans:
+        print_outcome(start_run(plan, runs))
 
 
 _KEYS = {

@@ -1,0 +1,261 @@
+"""The conductor: opens the data, builds the method, trains it, evaluates it, writes its record.
+
+Everything that can fail for the user's reasons (a missing folder, weights of another network, a crop that does not
+fit) is opened and built before the run folder is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from udabench.data.build import Builder
+from udabench.data.loader import auto_workers, stream
+from udabench.data.locate import open_dataset
+from udabench.dataset import Dataset
+from udabench.device import choose_device
+from udabench.engine.artefacts import Artefacts
+from udabench.engine.folder import RunFolder
+from udabench.engine.seeding import seed_everything
+from udabench.engine.train import TrainResult, train
+from udabench.errors import UsageError
+from udabench.evaluate.evaluator import limited
+from udabench.method import Batch, Domain, Method, Samples, Stage
+from udabench.network import Network
+from udabench.plan import Plan
+from udabench.predict import whole_image
+from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
+from udabench.scoring import Scorer
+from udabench.setup import RunSetup, build_method
+from udabench.trained import stored_plan
+from udabench.truth import Truth
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run."""
+
+    folder: Path
+    record: Record
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan with everything opened and built: the data, the method with its initial weights, the device."""
+
+    plan: Plan
+    source: Dataset
+    target: Dataset
+    val: Dataset
+    setup: RunSetup
+    method: Method
+    device: torch.device
+
+    def builder(self) -> Builder:
+        """Of batches; it hands out the target without labels unless the method is permitted to see them."""
+        config, plan = self.plan.config, self.plan
+        return Builder(config.seed, config.data, plan.task.classes, self.source, self.target, plan.method.target_labels)
+
+
+def open_plan(plan: Plan) -> Opened:
+    """Open and build everything of a plan; write nothing. Raises UserError."""
+    config = plan.config
+    device = choose_device(config.engine.device)
+    if config.engine.precision == "float16" and device.type == "cpu":
+        raise UsageError("float16 needs a GPU; on the CPU use --precision float32 or bfloat16.")
+
+    def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
+        return open_dataset(plan.registry, name, split, config.data.roots, options)
+
+    source = dataset(config.source, config.data.source_split, config.data.source_options)
+    target = dataset(config.target, config.data.target_split, config.data.target_options)
+    val = dataset(config.target, config.evaluate.split, config.data.target_options)
+    seed_everything(config.seed, "initial weights")
+    setup = RunSetup(plan.registry, config, plan.task)
+    method = build_method(plan.method, config.settings, setup)
+    opened = Opened(plan, source, target, limited(val, config.evaluate.limit), setup, method, device)
+    builder = opened.builder()
+    for stage in method.stages():
+        if not stage.layers:
+            builder.stage(stage)
+    return opened
+
+
+def start_run(plan: Plan, runs: Path) -> Outcome:
+    """Train, evaluate and record a plan in a new folder below ``runs``.
+
+    Raises:
+        UserError: whatever is the user's to mend; also when the folder is taken (say how to go on).
+    """
+    folder = RunFolder(runs / plan.folder_name)
+    check_free(folder)
+    opened = open_plan(plan)
+    with folder.lock():
+        check_free(folder)
+        folder.update_run(**describe(plan))
+        return _carry_out(opened, folder)
+
+
+def check_free(folder: RunFolder) -> None:
+    """Raises UsageError when a run is there already."""
+    if folder.record.is_file():
+        raise UsageError(
+            f"{folder.path} holds the finished run of this configuration and seed. Look at it with 'udabench show', "
+            "take another --seed, change a value, or choose another folder with --runs."
+        )
+    if folder.run_json.exists():
+        raise UsageError(f"{folder.path} holds an unfinished run. Go on with it: udabench resume {folder.path}")
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What ``run.json`` keeps of a plan: enough to go on from the folder alone."""
+    return {
+        "config": plan.config.model_dump(mode="json"),
+        "config_hash": plan.config.hash,
+        "origins": dict(plan.resolved.origins),
+        "plugins": [str(path) for path in plan.plugin_files],
+    }
+
+
+def resume_run(path: Path, plugins: Sequence[Path] = (), device: str | None = None) -> Outcome:
+    """Go on with a run from its last checkpoint; a finished one is returned as it is.
+
+    Raises:
+        UsageError: the folder holds no run.
+        UserError: another process works on it.
+    """
+    folder = RunFolder(path)
+    plan = stored_plan(folder, plugins)
+    if folder.record.is_file():
+        return Outcome(path, read_record(path))
+    if device is not None:
+        engine = plan.config.engine.model_copy(update={"device": device})
+        config = plan.config.model_copy(update={"engine": engine})
+        plan = replace(plan, resolved=replace(plan.resolved, config=config))
+    opened = open_plan(plan)
+    with folder.lock():
+        return _carry_out(opened, folder)
+
+
+def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
+    """Train from wherever the folder stands, evaluate, write the record."""
+    plan = opened.plan
+    folder.update_run(device=str(opened.device))
+    scorer = Scorer(plan, opened.val, opened.device, folder.path)
+    builder = opened.builder()
+    result = train(
+        opened.method,
+        plan.config,
+        plan.task,
+        folder,
+        open_batches(opened, builder, folder),
+        opened.device,
+        open_images=open_images(builder),
+        evaluate=scorer.during,
+        truth=Truth(opened.target, plan.task.classes),
+    )
+    began = time.perf_counter()
+    opened.method.eval()
+    with evaluation_progress() as progress:
+        scored = scorer.final(opened.method, progress)
+    seconds = time.perf_counter() - began
+    record = write_outcome(opened, folder, scored, result, seconds)
+    folder.update_run(status="finished")
+    plan.registry.events.hook.run_finished(folder=str(folder.path), record=record.model_dump(mode="json"))
+    return Outcome(folder.path, record)
+
+
+def open_batches(
+    opened: Opened, builder: Builder, folder: RunFolder
+) -> Callable[[Stage, int, int, int], Iterator[Batch]]:
+    """What the engine calls for a stage's batches: a stream of the batch function, with the layers' readers."""
+    artefacts = Artefacts(folder.artefacts, opened.method.stages())
+
+    def opener(stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
+        function = builder.stage(stage, artefacts.readers(stage, version) if stage.layers else None)
+        workers = auto_workers(opened.plan.config.data.workers, function)
+        return stream(function, start, stop, workers, pin=opened.device.type == "cuda")
+
+    return opener
+
+
+def open_images(builder: Builder) -> Callable[[Domain, Callable[[str], bool]], Iterator[Samples]]:
+    """What ``prepare`` walks over: whole resized training images, the target's without labels."""
+
+    def opener(domain: Domain, skip: Callable[[str], bool]) -> Iterator[Samples]:
+        images = builder.images(domain)
+        for name in images.names:
+            if not skip(name):
+                pixels = torch.from_numpy(images.image(name)).permute(2, 0, 1)[None].contiguous()
+                yield whole_image(pixels, images.size, (name,))
+
+    return opener
+
+
+def write_outcome(
+    opened: Opened, folder: RunFolder, scored: Sequence[Scored], result: TrainResult, seconds: float
+) -> Record:
+    """The record of a finished training, written beside its matrices."""
+    plan = opened.plan
+    network = next(m for m in opened.method.modules() if isinstance(m, Network))
+    parameters = sum(p.numel() for p in network.parameters())
+    record, matrices = make_record(
+        run=folder.path.name,
+        task=plan.task,
+        resolved=plan.resolved,
+        scored=scored,
+        evaluations_made=len(result.evaluations) + len(opened.method.predictors()),
+        network=NetworkInfo.of(plan.config.network.name, plan.config.network.weights, parameters, network.reports),
+        cost=Cost(
+            iterations=result.iterations,
+            images=result.images_seen,
+            wall_seconds=result.wall_seconds + seconds,
+            step_seconds=result.step_seconds,
+            data_wait=result.wait_share,
+            peak_memory=result.peak_memory,
+            evaluation_seconds=scored[0].evaluation.seconds,
+        ),
+        device=device_name(opened.device),
+        lists={"source": opened.source.digest(), "target": opened.target.digest()},
+        target_labels=plan.method.target_labels,
+        collapse=result.warnings,
+        resumed=int(folder.read_run().get("sessions", 1)) - 1,
+    )
+    write_record(folder.path, record, matrices)
+    return record
+
+
+def device_name(device: torch.device) -> str:
+    """``cuda (NVIDIA ...)`` or ``cpu``."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+class evaluation_progress:
+    """A bar for each predictor that is evaluated."""
+
+    def __init__(self) -> None:
+        columns = (
+            TextColumn("evaluating {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bars = Progress(*columns, console=Console(stderr=True))
+
+    def __enter__(self) -> Callable[[str], Callable[[int, int], None]]:
+        self.bars.start()
+        return self._bar
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def _bar(self, name: str) -> Callable[[int, int], None]:
+        task = self.bars.add_task(name, total=None)
+        return lambda done, total: self.bars.update(task, completed=done, total=total)

@@ -1,0 +1,102 @@
+"""A run's evaluations: during the training, where asked, and of every predictor at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from udabench.data.parallel import Progress
+from udabench.dataset import Dataset
+from udabench.engine.evaluation import Evaluated
+from udabench.engine.files import read_json, write_json
+from udabench.evaluate.evaluator import Evaluation, evaluate, present_classes
+from udabench.evaluate.metrics import iou, mean_ious
+from udabench.method import Method, Samples
+from udabench.plan import Plan
+from udabench.results import Matrices, Scored
+from udabench.task import protocol_of
+
+FOLDER = "evaluations"
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores a plan's method on its evaluation split.
+
+    Attributes:
+        folder: where evaluations during the training are kept, so that a resumed run still knows its best.
+    """
+
+    plan: Plan
+    val: Dataset
+    device: torch.device
+    folder: Path
+
+    def score(self, predictor: Callable[[Samples], Tensor], progress: Progress | None = None) -> Evaluation:
+        """One predictor, now."""
+        config = self.plan.config
+        size = config.data.target_size
+        assert size is not None, "plans resolve the sizes"
+        return evaluate(
+            predictor,
+            self.val,
+            self.plan.task,
+            config.evaluate,
+            size,
+            self.device,
+            progress=progress,
+            probe=config.engine.probe,
+            precision=config.engine.precision,
+            present=present_classes(self.plan.source_set, self.plan.task.classes),
+        )
+
+    def during(self, method: Method, iteration: int) -> Evaluated:
+        """Score the paper's choice of predictor during the training, and keep what was found."""
+        name, predictor = next(iter(method.predictors().items()))
+        evaluation = self.score(predictor)
+        values = dict(evaluation.means)
+        if evaluation.entropy is not None:
+            values["entropy of correct pixels"] = evaluation.entropy.correct
+            values["entropy of incorrect pixels"] = evaluation.entropy.incorrect
+        place = self.folder / FOLDER / str(iteration)
+        Matrices(evaluation.names, {name: evaluation.matrices}).write(place.with_suffix(".matrices"))
+        write_json(place.with_suffix(".json"), {"iteration": iteration, "predictor": name, "values": values})
+        return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
+
+    def final(self, method: Method, progress: Callable[[str], Progress] | None = None) -> list[Scored]:
+        """Every predictor at the last checkpoint, the paper's choice first; then the best, where there were others."""
+        iterations = self.plan.config.iterations
+        scored = [
+            Scored(self.score(predictor, progress(name) if progress else None), name, "last", iterations)
+            for name, predictor in method.predictors().items()
+        ]
+        best = self._best()
+        return [*scored, best] if best is not None else scored
+
+    def count(self) -> int:
+        """Evaluations made during the training."""
+        return len(list(self._kept()))
+
+    def _kept(self) -> Iterator[Path]:
+        folder = self.folder / FOLDER
+        yield from sorted(folder.glob("*.json"), key=lambda p: int(p.stem)) if folder.is_dir() else ()
+
+    def _best(self) -> Scored | None:
+        """The evaluation with the highest headline; of equals the first."""
+        headline = self.plan.task.headline
+        kept = [read_json(path) for path in self._kept()]
+        if not kept:
+            return None
+        found = max(kept, key=lambda entry: float(np.nan_to_num(entry["values"][headline], nan=-1.0)))
+        stored = Matrices.read((self.folder / FOLDER / str(found["iteration"])).with_suffix(".matrices"))
+        matrices = stored.by_score[found["predictor"]]
+        values = iou(matrices.sum(0))
+        protocol = protocol_of(self.plan.task, self.val, self.plan.config.evaluate.align_corners)
+        means = mean_ious(values, self.plan.task.evaluated)
+        evaluation = Evaluation(stored.names, matrices, values, means, 0.0, None, protocol)
+        return Scored(evaluation, found["predictor"], "best", found["iteration"])
