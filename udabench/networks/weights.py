@@ -100,6 +100,39 @@ def obtain(weights: str, published: Mapping[str, Published]) -> Path:
     return path
 
 
+def load_weights(
+    module: nn.Module,
+    weights: str,
+    published: Mapping[str, Published],
+    names: Callable[[State], State] = dict,
+) -> WeightsReport:
+    """Find, read, rename and load: what most backbones' ``load_weights`` is.
+
+    Args:
+        module: what receives the values.
+        weights: a published name or a file.
+        published: the names that the backbone knows.
+        names: published names of values -> the module's.
+    """
+    path = obtain(weights, published)
+    digest = file_digest(path)
+    expected = published[weights].sha256 if weights in published else ""
+    if not digest.startswith(expected):
+        raise CheckpointError(
+            f"{path} is damaged: its SHA-256 is {digest}, not {expected}... Delete it and fetch it again."
+        )
+    return load_state(module, names(read_state(path)), source=path.name, digest=digest)
+
+
+def load_network(network: nn.Module, path: Path, names: Callable[[State], State] = dict) -> WeightsReport:
+    """Load a whole network's checkpoint, for instance with a map out of :data:`udabench.networks.keymaps.KEYMAPS`.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not cover the network.
+    """
+    return load_state(network, names(read_state(path)), source=path.name, digest=file_digest(path))
+
+
 def is_file_name(weights: str) -> bool:
     """Whether ``weights`` names a file rather than published weights."""
     return weights.endswith(_SUFFIXES) or "/" in weights or os.sep in weights
