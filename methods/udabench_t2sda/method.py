@@ -33,6 +33,8 @@ class T2SDA(Method):
 
     def __init__(self, config: T2SDAConfig, setup: Setup) -> None:
         super().__init__(config, setup)
+        if not config.generalize:
+            config.check_rows(setup.crop, setup.target_size)
         self.config = config
         self.classes = len(setup.task.classes)
         self.student = setup.network()
@@ -66,7 +68,7 @@ class T2SDA(Method):
 
     def step(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, PseudoLabels | None]:
         """One step. Returns the pseudo-labels, for a method that wraps this one."""
-        source, target = batch
+        source, target = batch.source, None if self.config.generalize else batch.target
         assert source is not None
         self._follow(iteration)
         scene = Scene(source, target)

@@ -36,6 +36,8 @@ class TinyNetwork(Network):
         self.classes, self.output_stride, self.feature_channels = classes, 4, (8,)
         self.encoder = nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.ReLU())
         self.head = nn.Conv2d(8, classes, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(8)  # opinions that differ from pixel to pixel
 
     def encode(self, image, domain=None):
         return (self.encoder(image),)
@@ -80,13 +82,15 @@ class FakeSetup:
 
 
 def samples(classes: int, label: bool, seed: int, size=(32, 48), context: int = 0) -> Samples:
-    """Two images of noise with blocks of labels; a hundredth of the pixels unknown."""
+    """Two images of coloured blocks, and blocks of labels; a hundredth of the pixels unknown."""
     rng = torch.Generator().manual_seed(seed)
     height, width = size
     coarse = torch.randint(classes, (2, height // 8, width // 8), generator=rng)
     labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)
     labels[torch.rand(labels.shape, generator=rng) < 0.01] = 255
-    image = torch.rand(2, 3, height + context, width + context, generator=rng)
+    blocks = torch.rand(2, 3, (height + context) // 8, (width + context) // 8, generator=rng).round()
+    image = blocks.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    image = 0.8 * image + 0.2 * torch.rand(image.shape, generator=rng)
     corner = torch.tensor([0, context])
     crop = torch.stack([image[i, :, c : c + height, c : c + width] for i, c in enumerate(corner.tolist())])
     return Samples(

@@ -11,6 +11,7 @@ from torch import Tensor
 from udabench.augment.classmix import class_mask, paste
 from udabench.augment.photometry import StrongAugment
 from udabench.config import MethodConfig, setting
+from udabench.errors import UsageError
 from udabench.method import Samples
 from udabench.parts.losses import upsample
 from udabench.size import Size
@@ -42,6 +43,15 @@ class SelfTrainingConfig(MethodConfig):
     ce_avg: Literal["all", "valid"] = setting(
         "all", "cross entropy divided by all pixels or by the labelled ones", origin="DAFormer code (mmseg 0.16)"
     )
+
+    def check_rows(self, crop: Size, size: Size) -> None:
+        """Raises UsageError where the ignored rows would leave no pseudo-label of a crop of images of ``size``."""
+        rows = self.ignored_top + self.ignored_bottom
+        if crop.height == size.height and rows >= crop.height:
+            raise UsageError(
+                f"ignored_top + ignored_bottom = {rows} rows leave nothing of a crop of {crop.height} rows. "
+                "They are meant for images 512 high: make them smaller, or 0."
+            )
 
     def augment(self) -> StrongAugment:
         """The photometric augmentation of mixed images."""

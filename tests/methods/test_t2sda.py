@@ -1,0 +1,342 @@
+"""T2S-DA as a method: every switch steps, trains what it should, and changes what it should."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from udabench_t2sda.config import T2SDAConfig
+from udabench_t2sda.contrast import simple_weights, target_view, view
+from udabench_t2sda.method import T2SDA
+
+from udabench.config import ASSUMED, extra_of
+from udabench.errors import UsageError
+from udabench.labels import CITYSCAPES19, SYNTHIA16
+from udabench.method import Panel, Probe, Scalar
+from udabench.plugins import import_file
+from udabench.size import Size
+
+fakes = import_file(Path(__file__).with_name("fakes.py"))
+
+SMALL = {
+    "queries": 4, "negatives": 8, "projector_width": 6, "fda_beta": 0.1, "ignored_top": 0, "ignored_bottom": 0,
+}  # fmt: skip
+SPACES = pytest.mark.parametrize("space", [CITYSCAPES19, fakes.ELEVEN], ids=["19", "11"])
+
+
+def _method(space=CITYSCAPES19, setup=None, **values) -> T2SDA:
+    torch.manual_seed(7)
+    return T2SDA(T2SDAConfig(**(SMALL | values)), setup or fakes.FakeSetup(space))
+
+
+def _step(space=CITYSCAPES19, data=None, **values):
+    method = _method(space, **values)
+    losses, others, result = fakes.run_step(method, data or fakes.batch(len(space)))
+    return method, losses, others, result
+
+
+GENERAL = {"generalize": True, "negative_sampling": "source", "reweight": "none", "translator": "color_jitter"}
+SWITCHES = [
+    {},
+    {"alignment": "mse"},
+    {"alignment": "none"},
+    {"query_sampling": "ceqs"},
+    {"query_sampling": "uniform"},
+    {"negative_sampling": "pooled"},
+    {"negative_sampling": "source"},
+    {"reweight": "none"},
+    {"reweight_on": "ce"},
+    {"pull_reduction": "literal"},
+    {"query_from": "source"},
+    {"query_from": "target"},
+    {"positive_from": "pseudo_target"},
+    {"positive_from": "target"},
+    {"query_from": "source", "positive_from": "target"},
+    {"ce_on": "pseudo_target"},
+    {"student_batch": "mixed"},
+    {"student_batch": "all"},
+    {"translator": "identity"},
+    {"translator": "color_jitter"},
+    {"translator": "gaussian_blur"},
+    {"feature_distance": 0.0},
+    {"weight_scope": "batch"},
+    {"mix_scope": "image"},
+    {"teacher_norms": "batch"},
+    {"copy_buffers": False},
+    {"ce_avg": "valid"},
+    {"projector_kernel": 3},
+    GENERAL,
+]
+
+
+@SPACES
+@pytest.mark.parametrize("values", SWITCHES, ids=lambda v: ",".join(f"{k}={w}" for k, w in v.items()) or "default")
+def test_every_switch_steps_and_trains_only_what_is_named(space, values):
+    method, losses, _, _ = _step(space, **values)
+    assert all(loss.trains == "segmenter" and loss.value.isfinite() for loss in losses.values())
+    grads = fakes.gradients(method)
+    groups = method.stages()[0].optimizers["segmenter"].groups
+    named = {id(p) for group in groups for p in group.parameters}
+    owned = {name for name, p in method.named_parameters() if id(p) in named}
+    assert set(grads) == owned
+    assert all(name.startswith(("student.", "projector.")) for name in owned)
+    assert all(gradient.isfinite().all() for gradient in grads.values())
+    if method.config.pulls:
+        assert sum(g.abs().sum() for name, g in grads.items() if name.startswith("projector.0")) > 0
+
+
+@SPACES
+def test_srw_needs_weights_by_name(space):
+    for place in ("pull", "ce"):
+        _step(space, reweight="srw", reweight_on=place)
+    with pytest.raises(UsageError, match="no weight for tree"):
+        simple_weights(type(space)("odd", ("tree",), ((0, 0, 0),)))
+
+
+def test_simple_weights_go_by_name():
+    weights = simple_weights(SYNTHIA16)
+    assert weights[:2].tolist() == [0.8373, 0.918]
+    assert weights[SYNTHIA16.names.index("bus")].item() == 1.0955
+    assert simple_weights(CITYSCAPES19).tolist()[-1] == 1.0507
+
+
+CHANGES_PULL = [
+    {"alignment": "mse"},
+    {"query_sampling": "ceqs"},
+    {"query_sampling": "uniform"},
+    {"negative_sampling": "pooled"},
+    {"negative_sampling": "source"},
+    {"reweight": "none"},
+    {"reweight": "srw"},
+    {"reweight_on": "ce"},
+    {"drw_exponent": 2.0},
+    {"pull_reduction": "literal"},
+    {"query_from": "source"},
+    {"query_from": "target"},
+    {"positive_from": "target"},
+    {"positive_from": "pseudo_target"},
+    {"translator": "identity"},
+    {"translator": "color_jitter", "translator_options": {"chance": 1.0}},
+    {"fda_beta": 0.3},
+    {"temperature": 0.5},
+    {"unreliable": 0.9},
+    {"queries": 8},
+    {"negatives": 16},
+]
+
+
+@pytest.mark.parametrize("values", CHANGES_PULL, ids=lambda v: ",".join(f"{k}={w}" for k, w in v.items()))
+def test_switches_of_the_pull_change_the_pull_and_nothing_else(values):
+    base, other = _parts(), _parts(**values)
+    assert other["pull"].item() != pytest.approx(base["pull"].item(), rel=1e-6)
+    if values.get("reweight_on") != "ce":
+        # The translation's draws come first, so mixed images differ where an engine draws.
+        kept = ["source", "feature_distance"] + (["mixed"] if "color_jitter" not in values.values() else [])
+        assert all(torch.equal(other[name], base[name]) for name in kept)
+
+
+def _parts(**values):
+    _, losses, _, _ = _step(**(_LOW | values))
+    return {name: value for loss in losses.values() for name, value in loss.parts.items()}
+
+
+_LOW = {"threshold": 0.16}
+"""An untrained network is seldom sure; with 0.968 hardly any target pixel would weigh anything."""
+
+
+@pytest.mark.parametrize(
+    ("values", "changed"),
+    [
+        ({"ce_on": "pseudo_target"}, "source"),
+        ({"ce_avg": "valid"}, "source"),
+        ({"reweight_on": "ce"}, "mixed"),
+        ({"reweight_on": "ce", "reweight": "srw"}, "mixed"),
+        ({"threshold": 0.2}, "mixed"),
+        ({"ignored_top": 20}, "mixed"),
+        ({"ignored_bottom": 3}, "mixed"),
+        ({"jitter_strength": 0.5}, "mixed"),
+        ({"jitter_chance": 0.0}, "mixed"),
+        ({"blur_chance": 1.0}, "mixed"),
+        ({"mix_scope": "image"}, "mixed"),
+        ({"teacher_norms": "batch"}, "mixed"),
+        ({"feature_majority": 1.0}, "feature_distance"),
+        ({"student_batch": "mixed"}, "source"),
+        ({"student_batch": "all"}, "mixed"),
+    ],
+    ids=lambda v: str(v),
+)
+def test_other_switches_change_their_part(values, changed):
+    base, other = (
+        _parts(jitter_chance=1.0, blur_chance=0.0),
+        _parts(**({"jitter_chance": 1.0, "blur_chance": 0.0} | values)),
+    )
+    assert other[changed].item() != pytest.approx(base[changed].item(), rel=1e-6)
+
+
+def test_weight_scope_divides_the_share():
+    """Image 0 is black (one answer everywhere), image 1 noise: their shares differ, their mean is the batch's."""
+    data = fakes.batch()
+    data.target.image[0] = 0
+    claims = {scope: _step(data=data, weight_scope=scope, threshold=0.16)[3] for scope in ("image", "batch")}
+    image = claims["image"].weight[:, 0, 0]
+    assert image[0] != image[1]
+    assert claims["batch"].weight[:, 0, 0].tolist() == pytest.approx([image.mean().item()] * 2)
+
+
+def test_margins_that_leave_nothing_are_refused():
+    with pytest.raises(UsageError, match="ignored_top \\+ ignored_bottom = 135 rows leave nothing of a crop of 32"):
+        _method(ignored_top=15, ignored_bottom=120)
+    # A crop that is lower than the image keeps all its rows.
+    _method(setup=fakes.FakeSetup(target_size=Size(64, 96)), ignored_top=15, ignored_bottom=120)
+
+
+def test_pull_is_weighted_by_lambda():
+    """The gradient of the projector comes from the pull alone, and is proportional to lambda."""
+    one, ten = (fakes.gradients(_step(pull_weight=w)[0])["projector.0.weight"] for w in (0.1, 1.0))
+    torch.testing.assert_close(10 * one, ten)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({}, ["source", "pseudo_target", "mixed"]),
+        ({"student_batch": "mixed"}, ["source+mixed", "pseudo_target"]),
+        ({"student_batch": "all"}, ["source+mixed+pseudo_target"]),
+        ({"query_from": "source"}, ["source", "mixed"]),
+        ({"ce_on": "pseudo_target"}, ["pseudo_target", "mixed"]),
+        ({"alignment": "none"}, ["source", "mixed"]),
+        ({"pull_weight": 0}, ["source", "mixed"]),
+        (GENERAL, ["source", "pseudo_target"]),
+    ],
+)
+def test_passes_of_the_student(values, names):
+    _, losses, _, _ = _step(**values)
+    assert list(losses) == names
+
+
+def test_domain_generalisation_never_sees_the_target():
+    method = _method(**GENERAL)
+    assert method.stages()[0].domains == ("source",)
+    _, _, result = fakes.run_step(method, fakes.batch()._replace(target=None))
+    assert result is None
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"generalize": True}, "negative_sampling=denps, reweight=drw"),
+        (GENERAL | {"query_from": "target"}, "no target images"),
+    ],
+)
+def test_generalisation_refuses_what_needs_the_target(values, error):
+    with pytest.raises(ValidationError, match=error):
+        T2SDAConfig(**values)
+
+
+def test_generalisation_refuses_a_paired_translator():
+    with pytest.raises(UsageError, match="translator 'fda' needs"):
+        _method(**(GENERAL | {"translator": "fda"}))
+
+
+def test_context_is_asked_for_where_a_paired_engine_gains_by_it():
+    large = fakes.FakeSetup(target_size=Size(64, 96))
+    assert _method(setup=large).stages()[0].context == Size(64, 96)
+    assert _method().stages()[0].context is None
+    for values in ({"translator": "color_jitter"}, {"translate_whole": False}, {"alignment": "none"}):
+        assert _method(setup=large, **values).stages()[0].context is None
+    _, losses, _, _ = _step(data=fakes.batch(context=16))
+    assert losses["pseudo_target"].value.isfinite()
+
+
+def test_the_teacher_follows_student_and_projector():
+    method = _method(ema=0.9)
+    with torch.no_grad():
+        method.student.head.weight.add_(1.0)
+        method.projector[0].weight.add_(1.0)
+    before = method.teacher.module.head.weight.clone(), method.teacher_projector.module[0].weight.clone()
+    fakes.run_step(method, fakes.batch(), iteration=100)
+    torch.testing.assert_close(method.teacher.module.head.weight, before[0] + 0.1)
+    torch.testing.assert_close(method.teacher_projector.module[0].weight, before[1] + 0.1)
+
+
+def test_the_first_step_copies_the_student():
+    method = _method()
+    with torch.no_grad():
+        method.student.head.weight.mul_(3)
+    fakes.run_step(method, fakes.batch(), iteration=0)
+    assert torch.equal(method.teacher.module.head.weight, method.student.head.weight)
+
+
+def test_a_step_repeats_and_follows_its_generator():
+    (_, once, _, _), (_, again, _, _) = _step(), _step()
+    assert all(torch.equal(once[name].value, again[name].value) for name in once)
+    other, _, _ = fakes.run_step(_method(), fakes.batch(), seed=1)
+    assert not torch.equal(once["pseudo_target"].value, other["pseudo_target"].value)
+
+
+def test_state_holds_both_networks_and_projectors_but_not_the_imagenet_encoder():
+    method = _method()
+    state = method.state_dict()
+    assert {name.split(".")[0] for name in state} == {"student", "teacher", "projector", "teacher_projector"}
+    assert method.imagenet is not None
+
+
+def test_events():
+    _, losses, others, pseudo = _step()
+    panels = {event.name: event.picture() for event in others if isinstance(event, Panel)}
+    assert list(panels) == [
+        "source", "translated", "target", "pseudo_label", "confidence", "mixed", "mixed_label", "prediction",
+    ]  # fmt: skip
+    for name, picture in panels.items():
+        assert picture.shape == ((2, 3, 32, 48) if picture.ndim == 4 else (2, 32, 48)), name
+        assert not picture.requires_grad
+    probes = {event.name: event for event in others if isinstance(event, Probe)}
+    assert torch.equal(probes["pseudo_label"].labels, pseudo.label)
+    assert set(probes["sure_pseudo_label"].labels.unique().tolist()) == {255}
+    assert [event.name for event in others if isinstance(event, Scalar)] == ["sure_share"]
+    assert set(losses["source"].parts) == {"source", "feature_distance"}
+
+
+def test_student_and_teacher_can_be_evaluated():
+    method = _method().eval()
+    target = fakes.batch().target
+    assert list(method.predictors()) == ["student", "teacher"]
+    assert method.predict(target).shape == (2, 19, 8, 12)
+    with torch.no_grad():
+        method.student.head.weight.mul_(2)
+    assert not torch.equal(method.predictors()["teacher"](target), method.predict(target))
+
+
+def test_views_flatten_features_and_labels_alike():
+    features = torch.arange(2 * 3 * 2 * 2.0).view(2, 3, 2, 2)
+    label = torch.arange(2 * 4 * 4).view(2, 4, 4)
+    flat = view(features, label)
+    assert flat.label.tolist() == [0, 2, 8, 10, 16, 18, 24, 26]
+    assert flat.features[5].tolist() == features[1, :, 0, 1].tolist()
+    looked = target_view(features, torch.tensor([[[[9.0]], [[0.0]]], [[[0.0]], [[9.0]]]]))
+    assert looked.view.label.tolist() == [0] * 4 + [1] * 4
+    assert looked.confidence.shape == (8,)
+
+
+def test_every_value_states_its_origin_and_the_assumed_ones_say_so():
+    fields = T2SDAConfig.model_fields
+    assert all(
+        extra_of(field, "origin") not in ("", "udabench")
+        for name, field in fields.items()
+        if name != "translator_options"
+    )
+    assumed = {name for name, field in fields.items() if extra_of(field, "origin").startswith(ASSUMED)}
+    assert assumed == {"copy_buffers", "feature_distance", "pull_reduction", "projector_kernel", "fda_beta"}
+
+
+def test_paper_values():
+    config = T2SDAConfig()
+    values = (config.temperature, config.unreliable, config.drw_exponent, config.queries, config.negatives)
+    assert values == (0.2, 0.5, 0.5, 128, 1024)
+    assert (config.pull_weight, config.ema, config.threshold) == (0.1, 0.999, 0.968)
+
+
+@pytest.mark.parametrize("bad", [{"temperature": 0}, {"unreliable": 1.5}, {"negatives": 1}, {"alignment": "cosine"}])
+def test_bounds(bad):
+    with pytest.raises(ValidationError):
+        T2SDAConfig(**bad)
