@@ -4,6 +4,7 @@ from math import ceil, log
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn import functional as F
 from udabench_t2sda import pull as P
 
@@ -357,3 +358,22 @@ def test_squared_distance_of_unit_vectors():
 
 def test_features_of_zero_give_no_nan():
     assert P.prototypes(torch.zeros(3, 4), torch.tensor([0, 0, 1]), 2).isfinite().all()
+
+
+def test_no_shape_and_no_decision_depends_on_the_data():
+    """Fake tensors have shapes but no values: whatever asked for one (and so waited for a device) would raise."""
+    with FakeTensorMode():
+        label, other = torch.randint(C, (64,)), torch.randint(C, (64,))
+        source, target = torch.rand(64, 8), torch.rand(64, 8)
+        confidence, features = torch.rand(64), torch.rand(64, 8, requires_grad=True)
+        counts = P.query_counts(label, C, N, "uniform", torch.rand(C * N)) + P.query_counts(label, C, N)
+        queries = P.place_queries(label, counts, torch.rand(P.query_slots(C, N)))
+        masks = P.negative_candidates(label, other, confidence < P.confidence_threshold(confidence, ALPHA), C)
+        index, has = P.place_negatives(*masks, "denps", torch.rand(C, M))
+        weights = P.class_weights(*P.mean_confidence(confidence, other, C), counts > 0, BETA)
+        negative = F.normalize(torch.cat([source, target])[index], dim=-1)
+        loss = P.pull_loss(features, queries, P.prototypes(source, label, C), negative, has, weights)
+        loss.backward()
+        assert features.grad.shape == (64, 8)
+        with pytest.raises(DataDependentOutputException):
+            loss.item()
