@@ -25,7 +25,20 @@ ROOMS = (
     ("evaluate",),
     ("results",),
     ("leaderboard",),
-    ("plan", "setup", "estimate", "run", "testing"),
+    (
+        "plan",
+        "setup",
+        "estimate",
+        "scoring",
+        "truth",
+        "trained",
+        "predict",
+        "panel",
+        "demo",
+        "run",
+        "evaluation",
+        "testing",
+    ),
     ("cli",),
 )
 """Floors, lowest first. A room may import rooms of its own floor and below, never above."""

@@ -226,13 +226,23 @@ class Stage:
 class Setup(Protocol):
     """What a method is built from. It holds no data set: a method cannot reach a label that it is not given."""
 
-    task: Task
-    iterations: int
-    optim: OptimConfig
-    crop: Size
-    """Size of ``Samples.image``."""
-    target_size: Size
-    """Size to which target images are resized before the crop."""
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def iterations(self) -> int:
+        """Training steps; a method with stages shares them out."""
+
+    @property
+    def optim(self) -> OptimConfig: ...
+
+    @property
+    def crop(self) -> Size:
+        """Size of ``Samples.image``."""
+
+    @property
+    def target_size(self) -> Size:
+        """Size to which target images are resized before the crop."""
 
     def network(self) -> Network:
         """A new network with its initial weights, as configured."""

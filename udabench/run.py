@@ -164,9 +164,16 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     began = time.perf_counter()
     opened.method.eval()
     with evaluation_progress() as progress:
-        scored = scorer.final(opened.method, progress)
-    seconds = time.perf_counter() - began
-    record = write_outcome(opened, folder, scored, result, seconds)
+        scored = scorer.final(opened.method, progress, plan.config.iterations)
+    scores = Scores(
+        scored,
+        made=len(result.evaluations) + len(opened.method.predictors()),
+        cost=cost_of(result, scored, time.perf_counter() - began),
+        lists={"source": opened.source.digest(), "target": opened.target.digest()},
+        collapse=result.warnings,
+        resumed=int(folder.read_run().get("sessions", 1)) - 1,
+    )
+    record = write_outcome(plan, folder.path, folder.path.name, opened.method, opened.device, scores)
     folder.update_run(status="finished")
     plan.registry.events.hook.run_finished(folder=str(folder.path), record=record.model_dump(mode="json"))
     return Outcome(folder.path, record)
@@ -199,36 +206,51 @@ def open_images(builder: Builder) -> Callable[[Domain, Callable[[str], bool]], I
     return opener
 
 
-def write_outcome(
-    opened: Opened, folder: RunFolder, scored: Sequence[Scored], result: TrainResult, seconds: float
-) -> Record:
-    """The record of a finished training, written beside its matrices."""
-    plan = opened.plan
-    network = next(m for m in opened.method.modules() if isinstance(m, Network))
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found, and what a reader must know of it; see :func:`udabench.results.make_record`."""
+
+    scored: Sequence[Scored]
+    made: int
+    cost: Cost
+    lists: Mapping[str, str]
+    collapse: Sequence[str] = ()
+    resumed: int = 0
+
+
+def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: float) -> Cost:
+    """The cost of a training and of the evaluations at its end."""
+    return Cost(
+        iterations=result.iterations,
+        images=result.images_seen,
+        wall_seconds=result.wall_seconds + evaluation_seconds,
+        step_seconds=result.step_seconds,
+        data_wait=result.wait_share,
+        peak_memory=result.peak_memory,
+        evaluation_seconds=scored[0].evaluation.seconds,
+    )
+
+
+def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: torch.device, scores: Scores) -> Record:
+    """The record of what was scored, written beside its matrices."""
+    network = next(module for module in method.modules() if isinstance(module, Network))
+    chosen = plan.config.network
     parameters = sum(p.numel() for p in network.parameters())
     record, matrices = make_record(
-        run=folder.path.name,
+        run=name,
         task=plan.task,
         resolved=plan.resolved,
-        scored=scored,
-        evaluations_made=len(result.evaluations) + len(opened.method.predictors()),
-        network=NetworkInfo.of(plan.config.network.name, plan.config.network.weights, parameters, network.reports),
-        cost=Cost(
-            iterations=result.iterations,
-            images=result.images_seen,
-            wall_seconds=result.wall_seconds + seconds,
-            step_seconds=result.step_seconds,
-            data_wait=result.wait_share,
-            peak_memory=result.peak_memory,
-            evaluation_seconds=scored[0].evaluation.seconds,
-        ),
-        device=device_name(opened.device),
-        lists={"source": opened.source.digest(), "target": opened.target.digest()},
+        scored=scores.scored,
+        evaluations_made=scores.made,
+        network=NetworkInfo.of(chosen.name, chosen.weights, parameters, network.reports),
+        cost=scores.cost,
+        device=device_name(device),
+        lists=scores.lists,
         target_labels=plan.method.target_labels,
-        collapse=result.warnings,
-        resumed=int(folder.read_run().get("sessions", 1)) - 1,
+        collapse=scores.collapse,
+        resumed=scores.resumed,
     )
-    write_record(folder.path, record, matrices)
+    write_record(folder, record, matrices)
     return record
 
 

@@ -68,19 +68,14 @@ class Scorer:
         write_json(place.with_suffix(".json"), {"iteration": iteration, "predictor": name, "values": values})
         return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
 
-    def final(self, method: Method, progress: Callable[[str], Progress] | None = None) -> list[Scored]:
-        """Every predictor at the last checkpoint, the paper's choice first; then the best, where there were others."""
-        iterations = self.plan.config.iterations
+    def final(self, method: Method, progress: Callable[[str], Progress], iteration: int) -> list[Scored]:
+        """Every predictor as it is now, the paper's choice first; then the best during the training, if it was asked."""
         scored = [
-            Scored(self.score(predictor, progress(name) if progress else None), name, "last", iterations)
+            Scored(self.score(predictor, progress(name)), name, "last", iteration)
             for name, predictor in method.predictors().items()
         ]
         best = self._best()
         return [*scored, best] if best is not None else scored
-
-    def count(self) -> int:
-        """Evaluations made during the training."""
-        return len(list(self._kept()))
 
     def _kept(self) -> Iterator[Path]:
         folder = self.folder / FOLDER

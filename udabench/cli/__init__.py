@@ -10,6 +10,7 @@ import click
 from udabench.errors import UserError
 
 COMMANDS = {
+    "demo": ("demo", "Three methods on the embedded data, with table and pictures."),
     "run": ("run", "Train a method, evaluate it, write its record."),
     "resume": ("resume", "Go on with a run that was stopped or killed."),
     "show": ("show", "A run's curves, configuration and status."),

@@ -45,7 +45,7 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
 def _values(plan: Plan) -> Table:
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("key", "value", "unit", "origin"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "key")
     for key, value, field in plan.config.leaves():
         origin = plan.resolved.origins.get(key, "udabench")
         style = "yellow" if origin.startswith("assumed") else ""
@@ -76,13 +76,17 @@ def _reads(plan: Plan) -> Iterator[str]:
         (config.target, data.target_split, data.target_options),
         (config.target, config.evaluate.split, data.target_options),
     )
+    said = set()
     for name, split, options in wanted:
         try:
             dataset = open_dataset(plan.registry, name, split, data.roots, options)
             where = f" from {dataset.root}" if dataset.root else ", generated"
             yield escape(f"{name} {split}: {len(dataset)} images{where}")
         except UserError as error:
-            yield f"[red]missing[/] {escape(f'{name} {split}: {error}')}"
+            # The advice is long: once for each data set.
+            advice = str(error) if name not in said else str(error).partition("\n")[0]
+            said.add(name)
+            yield f"[red]missing[/] {escape(f'{name} {split}: ' + advice)}".replace("\n", "\n    ")
 
 
 def _costs(plan: Plan, runs: int) -> Iterator[str]:

@@ -95,16 +95,18 @@ def _flags(flags: dict[str, Any]) -> dict[str, Any]:
 def _seeds(seed: int | None, seeds: str | None, default: int) -> list[int]:
     if seed is not None and seeds is not None:
         raise UsageError("Give --seed or --seeds, not both.")
-    if seeds is None:
-        numbers = [default if seed is None else seed]
-    else:
-        try:
-            numbers = [int(text) for text in seeds.split(",")]
-        except ValueError:
-            raise UsageError(f"--seeds takes numbers such as 0,1,2, not '{seeds}'.") from None
+    return parse_seeds(seeds if seeds is not None else str(default if seed is None else seed))
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0,1,2``. Raises UsageError when it is no list of different seeds."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"Seeds are numbers such as 0,1,2, not '{text}'.") from None
     if len(set(numbers)) < len(numbers):
-        raise UsageError(f"--seeds names a seed twice: {seeds}.")
+        raise UsageError(f"A seed is named twice: {text}.")
     for number in numbers:
         if not 0 <= number < 2**31:
-            raise UsageError(f"seed {number} is out of bounds: 0 to 2147483647.")
+            raise UsageError(f"Seed {number} is out of bounds: 0 to 2147483647.")
     return numbers
