@@ -31,7 +31,7 @@ class Footnotes:
 
 def escape(text: str) -> str:
     """Plain text as Markdown shows it."""
-    for sign in "\\|*`<[":
+    for sign in ("\\", "|", "*", "`", "<", "[^"):
         text = text.replace(sign, "\\" + sign)
     return " ".join(text.split())
 

@@ -55,7 +55,7 @@ class Matrices:
     def read(cls, path: Path) -> Matrices:
         """Raises RecordError when the file is missing or damaged. Nothing is unpickled."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 arrays = {key: file[key] for key in file.files}
             names = tuple(str(name) for name in arrays.pop(_NAMES))
         except FileNotFoundError as error:
