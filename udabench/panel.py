@@ -42,7 +42,7 @@ def panel(runs: Sequence[Trained], dataset: Dataset, count: int = 4, width: int 
 
 
 def _span(rows: Sequence[Sequence[Pixels]]) -> int:
-    return sum(picture.shape[1] + GAP for picture in rows[0]) - GAP
+    return sum(int(picture.shape[1]) + GAP for picture in rows[0]) - GAP
 
 
 def _page(rows: Sequence[Sequence[Pixels]], titles: Sequence[str], key: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -259,25 +260,15 @@ def device_name(device: torch.device) -> str:
     return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
 
 
-class evaluation_progress:
+@contextmanager
+def evaluation_progress() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     """A bar for each predictor that is evaluated."""
+    title = TextColumn("evaluating {task.description}")
+    columns = (title, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
 
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("evaluating {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bars = Progress(*columns, console=Console(stderr=True))
+        def bar(name: str) -> Callable[[int, int], None]:
+            task = bars.add_task(name, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
 
-    def __enter__(self) -> Callable[[str], Callable[[int, int], None]]:
-        self.bars.start()
-        return self._bar
-
-    def __exit__(self, *error: object) -> None:
-        self.bars.stop()
-
-    def _bar(self, name: str) -> Callable[[int, int], None]:
-        task = self.bars.add_task(name, total=None)
-        return lambda done, total: self.bars.update(task, completed=done, total=total)
+        yield bar

@@ -69,7 +69,7 @@ class Scorer:
         return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
 
     def final(self, method: Method, progress: Callable[[str], Progress], iteration: int) -> list[Scored]:
-        """Every predictor as it is now, the paper's choice first; then the best during the training, if it was asked."""
+        """Every predictor as it is now, the paper's choice first; then the best of the training's evaluations."""
         scored = [
             Scored(self.score(predictor, progress(name)), name, "last", iteration)
             for name, predictor in method.predictors().items()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from udabench.cli.options import load, plugin_option, set_option
+from udabench.cli.options import Command, load, plugin_option, set_option
 
 if TYPE_CHECKING:
     from udabench.dataset import Dataset
@@ -19,7 +21,7 @@ def data() -> None:
     """Check, prepare and look at data sets."""
 
 
-def _split_option(command):  # type: ignore[no-untyped-def]
+def _split_option(command: Command) -> Command:
     return click.option("--split", default="train", show_default=True, help="Which split.")(command)
 
 
@@ -117,20 +119,13 @@ def _open(
     return open_dataset(registry, name, split, config.roots, config.source_options), registry, config.store
 
 
-class _progress:
+@contextmanager
+def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar as a ``(done, total)`` callback."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def __init__(self, title: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True))
-
-    def __enter__(self):  # type: ignore[no-untyped-def]
-        self.bar.__enter__()
-        task = self.bar.add_task("", total=None)
-        return lambda done, total: self.bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.__exit__(*error)  # type: ignore[arg-type]
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from udabench.cli.options import load, plugin_option
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 @click.command()
@@ -66,7 +71,7 @@ def _print(title: str, files: tuple[Path, ...], kinds: tuple[str, ...]) -> None:
             console.print(f"plugin {info.name} is broken: {info.error}", style="red", markup=False)
 
 
-def _table(title: str, *columns: str):  # type: ignore[no-untyped-def]
+def _table(title: str, *columns: str) -> Table:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -75,7 +80,7 @@ def _table(title: str, *columns: str):  # type: ignore[no-untyped-def]
     return table
 
 
-def _console():  # type: ignore[no-untyped-def]
+def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(highlight=False)

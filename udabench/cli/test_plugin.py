@@ -92,7 +92,7 @@ def plugin_path(path: Path) -> Path:
         points = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["entry-points"]["udabench"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{project} names no entry point of the group 'udabench'. Name the plugin's file.") from error
-    found = [path / package for package in points.values() if (path / package).is_dir()]
+    found: list[Path] = [path / package for package in points.values() if (path / package).is_dir()]
     if len(found) != 1:
         raise UsageError(f"{path} holds {len(found)} plugins. Name the folder of one of them.")
     return found[0]
@@ -131,11 +131,13 @@ def _show(title: str, results: Iterator[CheckResult]) -> list[str]:
     for column in ("check", "result", "found"):
         table.add_column(column, no_wrap=column != "found")
     failures = []
-    with Live(table, console=Console(highlight=False), auto_refresh=False, vertical_overflow="visible") as live:
+    console = Console(highlight=False)
+    with Live(table, console=console, auto_refresh=False, vertical_overflow="visible") as live:
         for result in results:
             said = "see below" if result.failed else result.message
             table.add_row(result.name, marks[result.status], escape(said))
             live.refresh()
             if result.failed:
                 failures.append(f"{title}, check '{result.name}': {result.message}")
+    console.print()
     return failures
