@@ -1,0 +1,93 @@
+"""Checks of whole runs: what a kill, a missing label file, another process or a loader process may not change."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+
+from udabench.testing import dataset
+from udabench.testing.result import Broken, Skip
+from udabench.testing.server import Server
+from udabench.testing.subject import Subject
+from udabench.testing.trial import OTHER_HASH_SEED, Ended, Trial
+
+
+class RunSubject:
+    """A subject and its undisturbed run, with which the others are compared."""
+
+    def __init__(self, subject: Subject, server: Server) -> None:
+        self.subject = subject
+        self.server = server
+
+    @cached_property
+    def undisturbed(self) -> Ended:
+        """No loader process, every label there."""
+        return Trial(self.subject, "undisturbed", server=self.server).run()
+
+    @cached_property
+    def middle(self) -> int:
+        """The step in which a run is killed: after its first checkpoint, and not right after one."""
+        return sum(stage.iterations for stage in self.subject.build().stages()) // 2 + 1
+
+
+def check_run(subject: RunSubject) -> str:
+    """A whole run trains, writes checkpoints, is evaluated and writes its record."""
+    return f"{len(subject.undisturbed.model)} tensors stored"
+
+
+def check_resume(subject: RunSubject) -> str:
+    """A run that is killed in the middle of a step and resumed ends bit for bit as the undisturbed one."""
+    trial = Trial(subject.subject, "killed", server=subject.server)
+    trial.run_killed(subject.middle)
+    _expect_same(
+        subject.undisturbed,
+        trial.resume(),
+        f"after a kill in step {subject.middle} and a resume",
+        "All that a later step depends on must be in submodules and buffers, or follow from 'iteration' and 'rng'; a "
+        "stage's start() runs again at a resume, before the state is loaded",
+    )
+    return f"killed in step {subject.middle}, identical at the end"
+
+
+def check_target_labels(subject: RunSubject) -> str:
+    """Without the label files of the target's training split the weights are the same."""
+    if subject.subject.method.target_labels:
+        raise Skip("target_labels = True: the method asks for them, and its record says so")
+    data = subject.subject.folder / "data-unlabelled"
+    shutil.copytree(subject.subject.data, data)
+    dataset.delete_labels(data / dataset.TARGET, "train")
+    advice = "No training label of the target may be read, not even from its files"
+    try:
+        ended = Trial(subject.subject, "unlabelled", data=data, server=subject.server).run()
+    except Broken as error:
+        raise Broken(f"Without the target's training labels the run does not work. {advice}. {error}") from None
+    _expect_same(subject.undisturbed, ended, "without the target's training labels", advice)
+    return "identical without the target's training labels"
+
+
+def check_process(subject: RunSubject) -> str:
+    """Another interpreter, with another hash seed and a loader process, gives the same result."""
+    both = Trial(subject.subject, "elsewhere", workers=1).run()
+    if subject.undisturbed.difference(both) is None:
+        return "identical with another hash seed and a loader process"
+    _expect_same(
+        subject.undisturbed,
+        Trial(subject.subject, "interpreter").run(),
+        f"in another interpreter (PYTHONHASHSEED={OTHER_HASH_SEED})",
+        "Do not depend on hash(), on the order of a set, on addresses, the clock or the process's number",
+    )
+    _expect_same(
+        subject.undisturbed,
+        both,
+        "with a loader process",
+        "Do not read or change what the batches are made of: another process makes them",
+    )
+    raise Broken("Two runs of the same configuration differ now and then.")
+
+
+def _expect_same(expected: Ended, found: Ended, when: str, advice: str) -> None:
+    what = expected.difference(found)
+    if what is not None:
+        raise Broken(
+            f"{what[0].upper()}{what[1:]} is another {when}. {advice}. Compare {expected.folder} with {found.folder}."
+        )
