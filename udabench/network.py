@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,10 @@ class Backbone(nn.Module, ABC):
     channels: tuple[int, ...]
     strides: tuple[int, ...]
     normalization: Normalization = TORCH
+    default_head: ClassVar[str | None] = None
+    """The head of a network that is named by this backbone alone (``lite0``)."""
+    default_norm: Literal["train", "frozen", "affine_frozen"] = "train"
+    """How its norms are treated under ``norm: auto``: ``train``, ``frozen`` or ``affine_frozen``."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
@@ -138,6 +142,8 @@ class Network(nn.Module, ABC):
         reports: what the loader said of the initial weights.
     """
 
+    wraps: ClassVar[bool] = False
+    """Whether it is a network around a network: named ``<wrapper>:<inner>``, built from what builds the inner one."""
     classes: int
     output_stride: int
     feature_channels: tuple[int, ...]

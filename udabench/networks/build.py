@@ -60,12 +60,12 @@ def build_network(
 def parse(registry: Registry, name: str) -> Recipe:
     """Take a network's name apart. Raises UsageError for unknown parts."""
     if name in registry.networks:
-        if getattr(registry.networks.get(name), "wraps", False):
+        if registry.networks.get(name).wraps:
             raise UsageError(f"Network '{name}' wraps another: write {name}:<network>, as in {name}:mit_b5-daformer.")
         return Recipe(whole=name)
     outer, colon, rest = name.partition(":")
     if colon and outer in registry.networks:
-        if not getattr(registry.networks.get(outer), "wraps", False):
+        if not registry.networks.get(outer).wraps:
             raise UsageError(f"Network '{outer}' wraps no other: write {outer} without ':{rest}'.")
         inner = parse(registry, rest)
         return replace(inner, wrappers=(outer, *inner.wrappers))
@@ -84,11 +84,11 @@ def _parse_pair(registry: Registry, name: str) -> Recipe:
 
 def _default_head(registry: Registry, name: str) -> str:
     backbone = name.partition(":")[0]
-    head = getattr(registry.backbones.get(backbone), "default_head", "") if backbone in registry.backbones else ""
+    head: str | None = registry.backbones.get(backbone).default_head if backbone in registry.backbones else None
     if not head:
         known = [*registry.networks.names(), *(f"{b.name}-<head>" for b in registry.backbones)]
         raise unknown("network", name, known)
-    return str(head)
+    return head
 
 
 def known_options(registry: Registry, name: str) -> dict[str, tuple[str, ...]]:

@@ -128,8 +128,7 @@ def _choose_norm(backbone: Backbone, norm: Norm) -> Norm:
     if norm not in get_args(Norm):
         raise UsageError(f"Option norm is '{norm}'; use one of {', '.join(get_args(Norm))}.")
     if norm == "auto":
-        chosen: Norm = getattr(backbone, "default_norm", "train")
-        return chosen
+        return backbone.default_norm
     if norm != "train" and not batch_norms(backbone):
         raise UsageError(f"Option norm is '{norm}', but {type(backbone).__name__} has no batch norms to freeze.")
     return norm
