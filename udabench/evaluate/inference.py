@@ -45,7 +45,8 @@ def _slide(predictor: Predictor, samples: Samples, config: EvaluateConfig) -> Te
     covered = samples.image.new_zeros(height, width)
     for top, left in corners:
         covered[top : top + window.height, left : left + window.width] += 1
-    return torch.cat([_slide_one(predictor, one, corners, window, config) for one in _parts(samples, 1)]) / covered
+    sums = [_slide_one(predictor, one, corners, window, config).div_(covered) for one in _parts(samples, 1)]
+    return sums[0] if len(sums) == 1 else torch.cat(sums)
 
 
 def _slide_one(

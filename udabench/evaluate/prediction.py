@@ -53,16 +53,14 @@ def score_blocks(
         align_corners: as in ``torch.nn.functional.interpolate``.
         block_bytes: upper bound for the scores of a block; None: chosen for the device.
     """
-    views = logits if logits.dim() == 5 else logits[None]
-    _, count, classes, height, width = views.shape
+    views = list(logits if logits.dim() == 5 else logits[None])
+    count, classes, height, width = views[0].shape
     if width != size.width:
         wide = (height, size.width)
-        views = torch.stack([interpolate(v, wide, mode="bilinear", align_corners=align_corners) for v in views])
-    rows = None
-    if height != size.height:
-        rows = Rows.between(height, size.height, align_corners, views)
-    budget = block_bytes or (CPU_BLOCK_BYTES if views.device.type == "cpu" else DEVICE_BLOCK_BYTES)
-    step = max(1, budget // (count * classes * size.width * views.element_size()))
+        views = [interpolate(view, wide, mode="bilinear", align_corners=align_corners) for view in views]
+    rows = Rows.between(height, size.height, align_corners, logits) if height != size.height else None
+    budget = block_bytes or (CPU_BLOCK_BYTES if logits.device.type == "cpu" else DEVICE_BLOCK_BYTES)
+    step = max(1, budget // (count * classes * size.width * logits.element_size()))
     for first in range(0, size.height, step):
         here = slice(first, min(first + step, size.height))
         blocks = [_rows_of(view, rows, here) for view in views]
@@ -96,19 +94,21 @@ def predict_labels(
     count = logits.shape[-4]
     labels = torch.empty(count, *size, dtype=torch.uint8, device=logits.device)
     for here, scores in score_blocks(logits, size, align_corners, block_bytes):
-        labels[:, here] = _argmax(scores, range(scores.shape[1]) if allowed is None else allowed)
-    return labels
+        chosen = scores if allowed is None else scores[:, list(allowed)]
+        labels[:, here] = _argmax(chosen)
+    if allowed is None:
+        return labels
+    return torch.tensor(list(allowed), dtype=torch.uint8, device=labels.device)[labels.long()]
 
 
-def _argmax(scores: Tensor, classes: Sequence[int]) -> Tensor:
-    """N C b W -> N b W uint8, over ``classes``; of equals the first."""
+def _argmax(scores: Tensor) -> Tensor:
+    """N C b W -> N b W uint8; of equals the first."""
     if scores.device.type != "cpu":
-        names = torch.tensor(list(classes), dtype=torch.uint8, device=scores.device)
-        return names[scores[:, list(classes)].argmax(1)]
+        return scores.argmax(1).to(torch.uint8)
     # Several times faster on a CPU than argmax along a strided dimension.
-    best = scores[:, classes[0]].clone()
-    labels = torch.full(best.shape, classes[0], dtype=torch.uint8)
-    for index in classes[1:]:
+    best = scores[:, 0].clone()
+    labels = torch.zeros(best.shape, dtype=torch.uint8)
+    for index in range(1, scores.shape[1]):
         better = scores[:, index] > best
         labels.masked_fill_(better, index)
         torch.maximum(best, scores[:, index], out=best)
