@@ -187,6 +187,14 @@ def test_revisions_that_differ_or_are_dirty_are_noted() -> None:
     assert summary([dirty])[0].lines[0].notes == ("the code had uncommitted changes",)
 
 
+def test_seeds_in_any_order() -> None:
+    """File names sort seed 10 before seed 2."""
+    records = [made.experiment(seed=seed, percent=60)[0] for seed in (10, 2, 1)]
+    assert [record.seed for record in group(records)[0].records] == [1, 2, 10]
+    with pytest.raises(RecordError, match="the same experiment with the same seed"):
+        group([*records, records[0]])
+
+
 def test_add_twice_is_harmless(board: Path, tmp_path: Path) -> None:
     run = store(tmp_path, "again", method="t2sda", seed=0, percent=60, resumed=1)
     assert add(run, board).parent == board / "results" / "dream-street"
