@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,6 +63,8 @@ class Scorer:
         if evaluation.entropy is not None:
             values["entropy of correct pixels"] = evaluation.entropy.correct
             values["entropy of incorrect pixels"] = evaluation.entropy.incorrect
+        # JSON has no NaN: what is undefined (no incorrect pixel, a class that is nowhere) is left out.
+        values = {key: value for key, value in values.items() if math.isfinite(value)}
         place = self.folder / FOLDER / str(iteration)
         Matrices(evaluation.names, {name: evaluation.matrices}).write(place.with_suffix(".matrices"))
         write_json(place.with_suffix(".json"), {"iteration": iteration, "predictor": name, "values": values})
@@ -87,7 +89,7 @@ class Scorer:
         kept = [read_json(path) for path in self._kept()]
         if not kept:
             return None
-        found = max(kept, key=lambda entry: float(np.nan_to_num(entry["values"][headline], nan=-1.0)))
+        found = max(kept, key=lambda entry: float(entry["values"].get(headline, -1.0)))
         stored = Matrices.read((self.folder / FOLDER / str(found["iteration"])).with_suffix(".matrices"))
         matrices = stored.by_score[found["predictor"]]
         values = iou(matrices.sum(0))
