@@ -26,9 +26,9 @@ IN_PROCESS: tuple[Check[Subject], ...] = (
     Check("presets", contract.check_presets, ("config",)),
     Check("stages", contract.check_stages, ("builds",)),
     Check("steps", steps.check_steps, ("stages",)),
-    Check("randomness", steps.check_randomness, ("steps",)),
-    Check("state", steps.check_state, ("steps", "randomness")),
     Check("predict", steps.check_predict, ("builds",)),
+    Check("randomness", steps.check_randomness, ("steps",)),
+    Check("state", steps.check_state, ("steps", "predict", "randomness")),
     Check("cuda", steps.check_cuda, ("steps", "predict")),
 )
 WHOLE_RUNS: tuple[Check[RunSubject], ...] = (
