@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from udabench.errors import PluginError
+from udabench.errors import PluginError, UsageError
 from udabench.plugins import import_file
 from udabench.testing import CheckResult, check_method, fake_registry
 from udabench.testing.result import Broken, Skip
@@ -15,6 +15,7 @@ from udabench.testing.server import Server
 from udabench.testing.subject import Subject
 from udabench.testing.trial import environment_of
 
+STAGED = Path(__file__).with_name("staged_method.py")
 broken = import_file(Path(__file__).with_name("broken_methods.py"))
 
 BROKEN = [
@@ -57,6 +58,21 @@ def test_a_sound_method_passes(method, tmp_path):
     results = check_method(method, fake_registry(), tmp_path, whole_runs=False)
     assert {result.name for result in results if result.status == "passed"} >= {"steps", "state", "predict"}
     assert not failures(results)
+
+
+def test_a_method_that_uses_the_whole_contract_passes(tmp_path):
+    results = {r.name: r for r in check_method("staged", fake_registry(STAGED), tmp_path, whole_runs=False)}
+    assert not failures(list(results.values()))
+    assert results["stages"].message == "warm (4), adapt (4)"
+    for loss in ("source", "fool", "critic", "target"):
+        assert f"{loss} " in results["steps"].message
+
+
+@pytest.mark.slow
+def test_a_method_that_uses_the_whole_contract_passes_whole_runs(tmp_path):
+    results = check_method("staged", fake_registry(STAGED), tmp_path)
+    assert not failures(results)
+    assert results[-1].status == "passed"
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +120,12 @@ def test_a_class_inside_a_function_is_refused(tmp_path):
 
     with pytest.raises(PluginError, match="Move it to the module's top level"):
         check_method(Local, None, tmp_path)
+
+
+def test_an_earlier_tests_files_are_not_mixed_with_new_ones(tmp_path):
+    check_method(broken.NoOrigin, None, tmp_path)
+    with pytest.raises(UsageError, match="holds the files of an earlier test"):
+        check_method(broken.NoOrigin, None, tmp_path)
 
 
 def test_what_needs_a_failed_check_is_skipped(tmp_path):

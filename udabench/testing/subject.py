@@ -21,7 +21,7 @@ from udabench.engine.artefacts import Artefacts
 from udabench.engine.optimizers import Optimizers, make_scaler
 from udabench.engine.seeding import modes_kept, seed_everything
 from udabench.engine.workspace import RunWorkspace
-from udabench.errors import PluginError
+from udabench.errors import PluginError, UsageError
 from udabench.hookspecs import Entry
 from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.plan import Plan, Request, make_plan
@@ -73,6 +73,8 @@ class Subject:
         if not (isinstance(self.method, type) and issubclass(self.method, Method)):
             raise PluginError(f"{self.method!r} is registered as a method but is no subclass of udabench.Method.")
         self.files = local_files(given)
+        if (folder / "data").exists():
+            raise UsageError(f"{folder} holds the files of an earlier test. Remove it, or name another folder.")
         self.folder = folder
         self.overrides = dict(overrides or {})
         self.registry = fake_registry(*self.files)
