@@ -98,3 +98,10 @@ def test_distortion_amounts(monkeypatch):
     monkeypatch.setattr(photometry, "_uniform", lambda *_: next(draws))
     grey = torch.full((1, 3, 1, 1), 0.2)
     assert distort(grey, torch.Generator()).flatten().tolist() == pytest.approx([1.5 * (0.2 + 32 / 255)] * 3, abs=1e-5)
+
+
+def test_blur_takes_any_memory_format() -> None:
+    image = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    sigma = torch.tensor([0.7, 1.1])
+    blurred = gaussian_blur(image.contiguous(memory_format=torch.channels_last), sigma)
+    assert torch.allclose(blurred, gaussian_blur(image, sigma), atol=1e-6)

@@ -62,7 +62,9 @@ CASES = {
     "crop": ([*RUN, "-m", "t2sda", "--set", "data.crop=512x512"], 2, ["512x512 does not fit", "256x128"]),
     "no folder": (["run", "-m", "t2sda", "-s", "gta5"], 2, ["labels/00001.png", "UDABENCH_DATA", "--set data.gta5="]),
     "wrong folder": (
-        ["run", "-m", "t2sda", "-s", "gta5", "--set", "data.gta5=nowhere"], 1, ["There is no folder", "nowhere (data.gta5)"],
+        ["run", "-m", "t2sda", "-s", "gta5", "--set", "data.gta5=nowhere"],
+        1,
+        ["There is no folder", "nowhere (data.gta5)"],
     ),
     "device": ([*RUN, "-m", "t2sda", "--device", "cudda"], 2, ["Unknown device 'cudda'", "cuda:<number>"]),
     "seeds": ([*RUN, "-m", "t2sda", "--seeds", "0,x"], 2, ["Seeds are numbers", "0,x"]),

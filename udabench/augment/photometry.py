@@ -102,8 +102,9 @@ def _convolve(image: Tensor, kernel: Tensor, axis: int) -> Tensor:
     weight = kernel.repeat_interleave(channels, 0).unsqueeze(1)
     weight = weight.unsqueeze(-1) if axis == 2 else weight.unsqueeze(-2)
     padding = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-    padded = F.pad(image, padding, mode="reflect").view(1, images * channels, *_padded(height, width, padding))
-    return F.conv2d(padded, weight, groups=images * channels).view(images, channels, height, width)
+    # reshape, not view: images may come in channels_last.
+    padded = F.pad(image, padding, mode="reflect").reshape(1, images * channels, *_padded(height, width, padding))
+    return F.conv2d(padded, weight, groups=images * channels).reshape(images, channels, height, width)
 
 
 def _padded(height: int, width: int, padding: tuple[int, int, int, int]) -> tuple[int, int]:

@@ -77,15 +77,11 @@ def _value(config: Any, key: str) -> Any:
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """Scalar name -> iterations and values, from ``metrics.jsonl``; a half-written last line is left out."""
-    import json
+    """Scalar name -> iterations and values, from ``metrics.jsonl``."""
+    from udabench.engine.metrics import read_metrics
 
     curves: dict[str, Curve] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
+    for entry in read_metrics(path):
         for name, value in entry.get("values", {}).items():
             steps, values = curves.setdefault(name, ([], []))
             steps.append(entry["iteration"])
