@@ -25,20 +25,8 @@ ROOMS = (
     ("evaluate",),
     ("results",),
     ("leaderboard",),
-    (
-        "plan",
-        "setup",
-        "estimate",
-        "scoring",
-        "truth",
-        "trained",
-        "predict",
-        "panel",
-        "demo",
-        "run",
-        "evaluation",
-        "testing",
-    ),
+    ("run",),
+    ("testing",),
     ("cli",),
 )
 """Floors, lowest first. A room may import rooms of its own floor and below, never above."""

@@ -87,3 +87,9 @@ def test_unimportable_target_is_a_plugin_error(tmp_path: Path) -> None:
     path = write(tmp_path, "plug_target", GOOD.format(name="x", module="no_such_module_here"))
     with pytest.raises(PluginError, match="no_such_module_here"):
         load_registry([path], installed=[]).methods.get("x")
+
+
+def test_a_file_that_is_installed_too_counts_once(points: dict[str, EntryPoint], tmp_path: Path) -> None:
+    registry = load_registry([tmp_path / "plug_good.py"], installed=[points["plug_good"]])
+    assert registry.methods.names() == ["good"]
+    assert [info.error for info in registry.plugins] == [None]

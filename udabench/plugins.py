@@ -42,7 +42,10 @@ def load_registry(files: Sequence[Path] = (), installed: Sequence[EntryPoint] | 
 def _register_file(registry: Registry, path: Path) -> None:
     name = path.stem if path.is_file() else path.name
     try:
-        provides = _register(registry, import_file(path), name)
+        module = import_file(path)
+        if registry.events.is_registered(module):
+            return  # It is installed too, and loaded from there.
+        provides = _register(registry, module, name)
     except UsageError:
         raise
     except (Exception, SystemExit) as error:

@@ -28,12 +28,12 @@ def demo(folder: Path, seeds: str, iterations: int | None, jobs: int | None) -> 
     from udabench.data.locate import open_dataset
     from udabench.data.parallel import cpus
     from udabench.data.store import prepare
-    from udabench.demo import METHODS, SOURCE, TARGET, Job, in_table_order, run_jobs
     from udabench.leaderboard import add, build, summary, to_rich
-    from udabench.panel import panel
-    from udabench.plan import Request, make_plan
     from udabench.results import read_record
-    from udabench.trained import load_trained
+    from udabench.run.demo import METHODS, SOURCE, TARGET, Job, in_table_order, run_jobs
+    from udabench.run.panel import panel
+    from udabench.run.plan import Request, make_plan
+    from udabench.run.trained import load_trained
 
     console, started, registry = Console(highlight=False, soft_wrap=True), time.perf_counter(), load(())
     store = folder / "store"

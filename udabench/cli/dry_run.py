@@ -14,7 +14,7 @@ from udabench.config import extra_of
 from udabench.errors import UserError
 
 if TYPE_CHECKING:
-    from udabench.plan import Plan
+    from udabench.run.plan import Plan
 
 
 def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
@@ -90,7 +90,7 @@ def _reads(plan: Plan) -> Iterator[str]:
 
 
 def _costs(plan: Plan, runs: int) -> Iterator[str]:
-    from udabench.estimate import estimate
+    from udabench.run.estimate import estimate
 
     cost = estimate(plan)
     kept = plan.config.engine.keep_checkpoints + 1

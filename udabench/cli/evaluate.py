@@ -24,8 +24,8 @@ def evaluate(
     Other settings give another row: --set evaluate.mode=slide --set evaluate.size=2048x1024 --set evaluate.flip=true
     """
     from udabench.cli.outcome import print_outcome
-    from udabench.evaluation import evaluate_run
     from udabench.resolve import parse_overrides
+    from udabench.run.evaluation import evaluate_run
 
     values = parse_overrides(overrides)
     if probe is not None:

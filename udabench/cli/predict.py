@@ -34,8 +34,8 @@ def predict(
     from rich.progress import track
 
     from udabench.errors import DataError
-    from udabench.predict import Predictor, find_images
-    from udabench.trained import load_trained
+    from udabench.run.predict import Predictor, find_images
+    from udabench.run.trained import load_trained
 
     console = Console(highlight=False, soft_wrap=True)
     images = find_images(folder)

@@ -16,6 +16,6 @@ from udabench.cli.options import device_option, plugin_option
 def resume(run: Path, plugins: tuple[Path, ...], device: str | None) -> None:
     """Go on with RUN, a run folder that was stopped or killed, from its last checkpoint."""
     from udabench.cli.outcome import print_outcome
-    from udabench.run import resume_run
+    from udabench.run.conduct import resume_run
 
     print_outcome(resume_run(run, plugins, device))

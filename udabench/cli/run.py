@@ -11,7 +11,7 @@ from udabench.cli.options import device_option, load, plugin_option, runs_option
 from udabench.errors import UsageError
 
 if TYPE_CHECKING:
-    from udabench.plan import Plan
+    from udabench.run.plan import Plan
 
 
 @click.command()
@@ -53,8 +53,8 @@ def run(
     udabench run --method t2sda --source gta5 --preset daformer   its MiT-B5 row
     udabench run --method t2sda --source gta5 --dry-run           every value with its origin
     """
-    from udabench.plan import Request, make_plan
     from udabench.resolve import parse_overrides
+    from udabench.run.plan import Request, make_plan
 
     request = Request(method, source, target, preset, _flags(flags), parse_overrides(overrides), config_file)
     plan = make_plan(load(plugins), request, tuple(path.resolve() for path in plugins))
@@ -70,7 +70,7 @@ def run(
 def _run_all(plans: list[Plan], runs: Path) -> None:
     from udabench.cli.outcome import print_outcome
     from udabench.engine.folder import RunFolder
-    from udabench.run import check_free, start_run
+    from udabench.run.conduct import check_free, start_run
 
     for plan in plans:
         check_free(RunFolder(runs / plan.folder_name))

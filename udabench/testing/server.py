@@ -55,7 +55,7 @@ class Server:
 def serve() -> None:
     """Answer requests, a line of JSON each, until the standard input is closed."""
 
-    import udabench.run  # noqa: F401
+    import udabench.run.conduct  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()

@@ -17,7 +17,7 @@ from udabench.method import Batch, Context, Samples
 from udabench.plugins import load_registry
 from udabench.registry import Registry
 from udabench.resolve import Layer, resolve
-from udabench.setup import RunSetup
+from udabench.run.setup import RunSetup
 from udabench.size import Size
 from udabench.task import Task
 from udabench.testing import dataset

@@ -24,9 +24,9 @@ from udabench.engine.workspace import RunWorkspace
 from udabench.errors import PluginError, UsageError
 from udabench.hookspecs import Entry
 from udabench.method import Batch, Domain, Method, Samples, Stage
-from udabench.plan import Plan, Request, make_plan
 from udabench.registry import Registry
-from udabench.setup import RunSetup, build_method
+from udabench.run.plan import Plan, Request, make_plan
+from udabench.run.setup import RunSetup, build_method
 from udabench.testing import dataset
 from udabench.testing.setup import CROP, FAKES, SMALL, fake_registry
 

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from udabench.device import choose_device
 from udabench.method import Batch, Context, Loss, Optimizer, Samples
-from udabench.plan import Plan
-from udabench.setup import RunSetup, build_method
+from udabench.run.plan import Plan
+from udabench.run.setup import RunSetup, build_method
 from udabench.size import Size
 
 PROBE_SIDE = 64

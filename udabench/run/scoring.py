@@ -17,8 +17,8 @@ from udabench.engine.files import read_json, write_json
 from udabench.evaluate.evaluator import Evaluation, evaluate, present_classes
 from udabench.evaluate.metrics import iou, mean_ious
 from udabench.method import Method, Samples
-from udabench.plan import Plan
 from udabench.results import Matrices, Scored
+from udabench.run.plan import Plan
 from udabench.task import protocol_of
 
 FOLDER = "evaluations"

@@ -13,9 +13,9 @@ from udabench.engine.folder import RunFolder
 from udabench.engine.train import load_trained as load_weights
 from udabench.errors import UsageError
 from udabench.method import Method
-from udabench.plan import Plan, plan_from_values
 from udabench.plugins import load_registry
-from udabench.setup import RunSetup, build_method
+from udabench.run.plan import Plan, plan_from_values
+from udabench.run.setup import RunSetup, build_method
 
 
 @dataclass(frozen=True)

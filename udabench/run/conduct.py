@@ -30,13 +30,13 @@ from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
 from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.network import Network
-from udabench.plan import Plan
-from udabench.predict import whole_image
 from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
-from udabench.scoring import Scorer
-from udabench.setup import RunSetup, build_method
-from udabench.trained import stored_plan
-from udabench.truth import Truth
+from udabench.run.plan import Plan
+from udabench.run.predict import whole_image
+from udabench.run.scoring import Scorer
+from udabench.run.setup import RunSetup, build_method
+from udabench.run.trained import stored_plan
+from udabench.run.truth import Truth
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from udabench.data.doctor import spread
 from udabench.data.resize import resize_image, resize_label
 from udabench.data.show import GAP, legend, overlay
 from udabench.dataset import Dataset, Pixels
-from udabench.predict import Predictor
+from udabench.run.predict import Predictor
+from udabench.run.trained import Trained
 from udabench.size import Size
-from udabench.trained import Trained
 
 TITLE = 22
 

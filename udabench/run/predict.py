@@ -15,8 +15,8 @@ from udabench.evaluate.inference import infer
 from udabench.evaluate.prediction import predict_labels
 from udabench.labels import CITYSCAPES19, LabelSpace
 from udabench.method import Samples
+from udabench.run.trained import Trained
 from udabench.size import Size
-from udabench.trained import Trained
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 SERVER_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)

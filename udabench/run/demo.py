@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from udabench.errors import UserError
-from udabench.plan import Plan
+from udabench.run.plan import Plan
 
 METHODS = ("t2sda", "source_only", "oracle")
 """The longest first: with two runs side by side it sets the pace."""

@@ -11,12 +11,12 @@ from udabench.data.locate import open_dataset
 from udabench.engine.folder import RunFolder
 from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
-from udabench.plan import COMMAND_LINE, Plan
 from udabench.resolve import Layer, Resolved, resolve
 from udabench.results import Cost, read_record
-from udabench.run import Outcome, Scores, evaluation_progress, write_outcome
-from udabench.scoring import Scorer
-from udabench.trained import Trained, load_trained
+from udabench.run.conduct import Outcome, Scores, evaluation_progress, write_outcome
+from udabench.run.plan import COMMAND_LINE, Plan
+from udabench.run.scoring import Scorer
+from udabench.run.trained import Trained, load_trained
 
 ALLOWED = ("evaluate.", "data.roots", "engine.device", "engine.precision", "engine.probe")
 """What may differ from the training; anything else would be another network."""
