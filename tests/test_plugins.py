@@ -89,7 +89,9 @@ def test_unimportable_target_is_a_plugin_error(tmp_path: Path) -> None:
         load_registry([path], installed=[]).methods.get("x")
 
 
-def test_a_file_that_is_installed_too_counts_once(points: dict[str, EntryPoint], tmp_path: Path) -> None:
-    registry = load_registry([tmp_path / "plug_good.py"], installed=[points["plug_good"]])
-    assert registry.methods.names() == ["good"]
+def test_a_file_that_is_installed_too_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "plug_twice", GOOD.format(name="twice", module="plug_twice"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry = load_registry([path], installed=[EntryPoint("twice", "plug_twice", "udabench")])
+    assert registry.methods.names() == ["twice"]
     assert [info.error for info in registry.plugins] == [None]
