@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -212,8 +214,13 @@ def run(
     return method, result
 
 
+def full_run(folder: Path) -> None:
+    """The run whose end every kill is compared with."""
+    run(folder, config=config_of(eval_every=3), evaluate=evaluate, truth=lambda asked: samples(1, asked.names).label)
+
+
 def die_at_call(number: int, what: str) -> None:
-    """Kill this process with the ``number``-th call of ``os.fsync`` or ``Path.rename``/``replace``."""
+    """Kill this process with SIGKILL at the ``number``-th ``fsync``, or at the ``number``-th rename."""
     calls = 0
 
     def dying(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -233,9 +240,51 @@ def die_at_call(number: int, what: str) -> None:
         Path.replace = dying(Path.replace)  # type: ignore[method-assign]
 
 
+def in_child(folder: Path, before: Callable[[], None] = lambda: None, kill_after: float | None = None) -> int:
+    """The run in a forked process: what ended it (negative: a signal). It may be killed after so many seconds."""
+    child = os.fork()
+    if child == 0:
+        before()
+        full_run(folder)
+        os._exit(0)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def import_all() -> None:
+    """What a first step imports takes seconds; children that are forked afterwards have it. (No backward: its threads
+    would not survive a fork.)"""
+    parameter = nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    torch.optim.AdamW([parameter]).step()
+    Image.init()
+
+
+def serve(root: Path, points: list[str]) -> None:
+    """A run in ``root/whole``, and for each point (``fsync:7``, ``rename:3``, ``random:5``) one in ``root/<point>``
+    that is killed there and then goes on. Random: killed so many times, whenever."""
+    import_all()
+    assert in_child(root / "whole") == 0
+    for point in points:
+        what, number = point.split(":")
+        folder = root / point
+        if what == "random":
+            kill_at_random(folder, int(number))
+        elif in_child(folder, lambda what=what, number=number: die_at_call(int(number), what)) != -signal.SIGKILL:
+            print(f"{point} was never reached")
+        assert in_child(folder) == 0, point
+
+
+def kill_at_random(folder: Path, times: int) -> None:
+    draw = random.Random(times)
+    os.environ["FAKE_SLEEP"] = "0.02"
+    killed = [in_child(folder, kill_after=draw.uniform(0.05, 0.8)) for _ in range(times)]
+    os.environ["FAKE_SLEEP"] = "0"
+    print(f"random: {killed.count(-signal.SIGKILL)} of {times} were killed before their end")
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if len(sys.argv) > 3:
-        die_at_call(int(sys.argv[3]), sys.argv[2])
-    print("ready", flush=True)
-    run(Path(sys.argv[1]), config=config_of(eval_every=3), evaluate=evaluate)
+    serve(Path(sys.argv[1]), sys.argv[2:])

@@ -50,8 +50,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises DiskFull.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays: some writers choose the format by it.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    # The suffix stays: some writers choose the format by it. What a kill leaves here, the next attempt overwrites.
+    temporary = path.with_name(f".writing-{path.name}")
     try:
         with explain_full_disk(path):
             yield temporary

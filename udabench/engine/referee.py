@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from udabench.errors import PluginError
 from udabench.labels import IGNORE
 from udabench.method import Probe, Samples
 
@@ -29,7 +30,17 @@ class Referee:
     @torch.no_grad()
     def score(self, probe: Probe) -> Mapping[str, Tensor]:
         """``density``: share of the pixels that are claimed; ``accuracy``: share of the claimed and known pixels that
-        are right; ``miou``: mean over classes that are claimed or true there. NaN where nothing is claimed."""
+        are right; ``miou``: mean over classes that are claimed or true there. NaN where nothing is claimed.
+
+        Raises:
+            PluginError: the labels are not on the samples' grid.
+        """
+        image = probe.samples.image
+        if probe.labels.shape != (image.shape[0], *image.shape[2:]):
+            raise PluginError(
+                f"The Probe '{probe.name}' has labels of shape {tuple(probe.labels.shape)} for images of shape "
+                f"{tuple(image.shape)}. Resize them (nearest) to N H W of the crop."
+            )
         valid = torch.ones_like(probe.labels, dtype=torch.bool) if probe.samples.valid is None else probe.samples.valid
         claimed = (probe.labels != IGNORE) & valid
         scores = {"density": claimed.sum() / valid.sum()}
