@@ -46,17 +46,19 @@ class Sprite:
     """A flat upright figure that stands at (x, z); its coordinates are metres right and up from its foot.
 
     ``squeeze`` < 1 narrows it, as if it were turned away from the camera; negative values mirror it.
+    ``size`` enlarges it as a whole.
     """
 
-    def __init__(self, canvas: Canvas, x: float, z: float, label: int, squeeze: float = 1.0) -> None:
+    def __init__(self, canvas: Canvas, x: float, z: float, label: int, squeeze: float = 1.0, size: float = 1.0) -> None:
         camera = canvas.camera
         self.canvas = canvas
         self.label = label
         self.z = z
-        self.scale = camera.focal / z
+        scale = camera.focal / z
+        self.scale = scale * size
         self._across = self.scale * squeeze
-        self._x = camera.center + x * self.scale
-        self._y = camera.horizon + camera.height * self.scale
+        self._x = camera.center + x * scale
+        self._y = camera.horizon + camera.height * scale
 
     def at(self, u: float, v: float) -> Point:
         return int((self._x + u * self._across) // 1), int((self._y - v * self.scale) // 1)

@@ -12,6 +12,8 @@ from udabench_toycity.look import Style
 from udabench_toycity.thing import Thing
 
 CAR = 13
+_DETAIL = 48.0
+"""Metres beyond which wheels and lights are smaller than a pixel or two."""
 WHITE, RED, PLATE, DARK = (250, 246, 226), (206, 36, 34), (232, 230, 220), (36, 36, 38)
 
 
@@ -45,6 +47,7 @@ class _Body:
         self.x = thing.x
         self.side = -1 if thing.x > 0 else 1
         self.seen = abs(thing.x) > self.half * 0.9
+        self.far = thing.z > _DETAIL
         self._z = thing.z
         self._away = thing.turn > 0
         self._length = profile.length
@@ -86,6 +89,10 @@ def _flank(body: _Body, p: Profile, color: Color, glass: Color, tire: Color) -> 
         color,
     )  # fmt: skip
     low, high = belt + 0.02, top - 0.08
+    if body.far:
+        front, back = p.cowl[0] + 0.25, p.shelf[0] - 0.2
+        body.flank([(0.99, front, low), (0.83, p.roof[0], high), (0.83, p.back[0], high), (0.99, back, low)], glass)
+        return
     middle = (p.roof[0] + p.back[0]) / 2
     body.flank(
         [
@@ -129,17 +136,21 @@ def _end(body: _Body, p: Profile, color: Color, glass: Color, tire: Color, away:
     foot, edge = (p.shelf[0], p.shelf[1]) if away else (p.cowl[0], p.cowl[1])
     roof = p.back[0] if away else p.roof[0]
     lip = p.shelf[1] - 0.06 if away else p.nose
-    body.quad([(0.8, p.roof[0], p.top), (0.8, p.back[0], p.top)], shade(color, 112))
+    if not body.far:
+        body.quad([(0.8, p.roof[0], p.top), (0.8, p.back[0], p.top)], shade(color, 112))
     body.quad([(1, foot, edge), (0.8, roof, p.top)], shade(color, 96))
     body.quad([(0.9, foot, edge + 0.02), (0.73, roof, p.top - 0.07)], glass)
     body.quad([(1, near, lip), (1, foot, edge)], shade(color, 110))
+    if body.far:
+        body.quad([(0.95, near, 0.0), (0.95, near, 0.3)], tire)
+        body.quad([(1, near, 0.25), (1, near, lip)], color)
+        return
     for side in (-1, 1):
         corners = [body.place(side * w, near, y) for w, y in ((0.96, 0.0), (0.7, 0.0), (0.7, 0.32), (0.96, 0.32))]
         body.canvas.face(corners, tire, CAR)
     body.quad([(1, near, 0.25), (1, near, lip)], color)
     body.quad([(1, near, 0.25), (1, near, 0.4)], shade(color, 70))
-    if body.place(0, near, 0)[2] < 60:
-        _details(body, near, lip, away)
+    _details(body, near, lip, away)
 
 
 def _details(body: _Body, near: float, lip: float, away: bool) -> None:

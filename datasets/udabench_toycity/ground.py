@@ -16,6 +16,8 @@ from udabench_toycity.raster import Raster
 from udabench_toycity.street import FAR, Street
 from udabench_toycity.texture import ASPHALT, GRASS, PAVING
 
+SLANT = 0.55
+"""Metres that a shadow reaches sideways, for every metre of height."""
 _STEP = 0.05
 _REACH = 45.0
 _ROAD, _WALK, _TERRAIN = 0, 1, 9
@@ -50,9 +52,24 @@ def paint_ground(
     table = _table(street, zones)
     zone = table.reshape(-1).take(_variants(street, z) * table.shape[1] + at)
     factor = texture_factor(inks, zone, x + np.float32(64), z, fade(style.texture, z))
-    light = shadow[top:].astype(np.uint32) + 1
-    factor = ((factor * light) >> 8).astype(np.uint16)
+    light = np.where(_front_shade(street, style, x, z), np.minimum(shadow[top:], cast_light(style)), shadow[top:])
+    factor = ((factor.astype(np.uint32) * light) >> 8).astype(np.uint16)
     paint(planes[:, top:], zone, inks, factor, clearness(air, z), air)
+
+
+def cast_light(style: Style) -> int:
+    """What of the light is left in a shadow, of 255."""
+    return int(255 * (1 - style.sun))
+
+
+def _front_shade(street: Street, style: Style, x: Floats, z: Floats) -> npt.NDArray[np.bool_]:
+    """Where the houses on the sun's side throw their shadow: as far as they are high there."""
+    which = 0 if style.sun_side > 0 else 1
+    segments = street.frontages[which]
+    at = np.searchsorted(np.array([s.start for s in segments], np.float32), z, "right") - 1
+    height = np.array([s.height for s in segments], np.float32).take(np.maximum(at, 0))
+    reach = np.float32(street.sides[which].front) - np.float32(SLANT) * height
+    return x * np.float32(-style.sun_side) > reach
 
 
 def _inks(dice: Dice, style: Style) -> tuple[Inks, _Zones]:
@@ -145,14 +162,14 @@ class Shadows:
     def __init__(self, camera: Camera, style: Style) -> None:
         self.raster = Raster(np.uint8, 255)
         self._camera = camera
-        self._cast = int(255 * (1 - style.sun))
+        self._cast = cast_light(style)
         self._contact = min(self._cast, 150)
-        self._slant = 0.55 * style.sun_side
+        self._slant = SLANT * style.sun_side
 
     def _ground(self, x: float, z: float) -> tuple[int, int]:
         return self._camera.point(x, 0.0, max(z, 2.0))
 
-    def block(self, x: float, z: float, width: float, length: float, height: float, contact: bool = True) -> None:
+    def block(self, x: float, z: float, width: float, length: float, height: float) -> None:
         """The shadow of a box, and the darkness right under it."""
         low, high, far = x - width / 2, x + width / 2, z + length
         shift = self._slant * height
@@ -160,9 +177,8 @@ class Shadows:
         base, lag = high if shift > 0 else low, 0.15 * height
         g = self._ground
         self.raster.polygon([g(base, z), g(lean, z + lag), g(lean, far + lag), g(base, far)], self._cast)
-        if contact:
-            corners = [g(low - 0.1, z - 0.15), g(high + 0.1, z - 0.15), g(high + 0.1, far), g(low - 0.1, far)]
-            self.raster.polygon(corners, self._contact)
+        corners = [g(low - 0.1, z - 0.15), g(high + 0.1, z - 0.15), g(high + 0.1, far), g(low - 0.1, far)]
+        self.raster.polygon(corners, self._contact)
 
     def blob(self, x: float, z: float, radius: float, height: float, contact: bool = False) -> None:
         """The shadow of something round."""

@@ -9,12 +9,14 @@ from udabench_toycity.look import Style
 from udabench_toycity.thing import Thing
 
 PERSON = 11
+_HEIGHT = 1.75
+"""Metres; the figure is drawn for this height and scaled to others."""
 
 
 def draw_person(canvas: Canvas, thing: Thing, style: Style, dice: Dice) -> None:
     """``variant`` 0: from the front or behind; 1: walking across."""
-    s = Sprite(canvas, thing.x, thing.z, PERSON, squeeze=thing.turn)
-    h = thing.height
+    s = Sprite(canvas, thing.x, thing.z, PERSON, squeeze=thing.turn, size=thing.height / _HEIGHT)
+    h = _HEIGHT
     top, trousers, skin, hair = (style.color(dice, name) for name in ("top", "trousers", "skin", "hair"))
     hip, neck, away = 0.48 * h, 0.82 * h, dice.chance(0.5)
     stride = dice.between(0.05, 0.14) if thing.variant == 0 else dice.between(0.15, 0.32)

@@ -11,10 +11,10 @@ from udabench_toycity.street import OPEN, Side, Street
 from udabench_toycity.thing import Thing
 
 Spans = Sequence[tuple[float, float]]
-_DRIVING = {"car": 0.74, "truck": 0.1, "bus": 0.09, "motorcyclist": 0.035, "cyclist": 0.035}
+_DRIVING = {"car": 0.74, "truck": 0.1, "bus": 0.09, "motorcyclist": 0.04, "cyclist": 0.04}
 _FAR_DRIVING = {"car": 0.96, "truck": 0.03, "bus": 0.01}
 _PARKED = {"car": 0.84, "truck": 0.03, "motorcycle": 0.05, "bicycle": 0.08}
-_VIEW = 110.0
+_VIEW = 95.0
 """Metres to which traffic and people are placed; farther ones are smaller than a few pixels."""
 
 
@@ -49,9 +49,9 @@ def place_yards(dice: Dice, street: Street, style: Style) -> list[Thing]:
     ]
     for sign, side, segments in zip((-1, 1), street.sides, street.frontages, strict=True):
         for segment in segments:
-            if segment.kind not in OPEN[:3] or segment.start > 120:
+            if segment.kind not in OPEN[:3] or segment.start > 90:
                 continue
-            for _ in range(int((segment.end - segment.start) / 5 * (0.4 + 0.6 * street.green))):
+            for _ in range(int((segment.end - segment.start) / 6 * (0.4 + 0.6 * street.green))):
                 x = sign * (side.front + dice.between(2.0, 9.0))
                 z = dice.between(max(segment.start, 6.0), segment.end + 1)
                 width = dice.between(3.5, 6.5)
@@ -79,7 +79,7 @@ def _traffic(dice: Dice, street: Street, blocked: Spans, close: Sequence[Thing])
 def _lane(dice: Dice, x: float, turn: int, z: float, blocked: Spans) -> Iterator[Thing]:
     spread = dice.between(6.0, 34.0)
     while z < _VIEW:
-        kinds = _DRIVING if z < 45 else _FAR_DRIVING
+        kinds = _DRIVING if z < 32 else _FAR_DRIVING
         thing = _vehicle(dice, dice.weighted(kinds), x + dice.between(-0.2, 0.2), z, turn)
         if _free(z - 1, thing.length + 2, blocked):
             yield thing
@@ -126,16 +126,16 @@ def _close(dice: Dice, street: Street) -> Iterator[Thing]:
     if dice.chance(0.33):
         kind = dice.weighted({"cyclist": 0.55, "motorcyclist": 0.45})
         x = right.edge - 0.55 if kind == "cyclist" else street.own + dice.between(-0.6, 0.6)
-        yield Thing(kind, x, dice.near(7.0, 18.0), 0.7, 0.6, 1.75, 1, dice.pick((0, 1, 2)))
+        yield Thing(kind, x, dice.near(6.5, 14.0), 0.7, 0.6, 1.75, 1, dice.pick((0, 1, 2)))
     if dice.chance(0.17):
         kind = dice.weighted({"cyclist": 0.5, "motorcyclist": 0.5})
         x = street.oncoming[0] + dice.between(0.2, 0.9)
-        yield Thing(kind, x, dice.near(7.5, 18.0), 0.7, 0.6, 1.75, -1, dice.pick((0, 1, 2)))
+        yield Thing(kind, x, dice.near(7.5, 15.0), 0.7, 0.6, 1.75, -1, dice.pick((0, 1, 2)))
     if dice.chance(0.42):
         side, sign = dice.pick(((street.sides[0], -1), (right, 1)))
         kind = dice.weighted({"bicycle": 0.65, "motorcycle": 0.35})
         x = sign * (side.kerb + side.verge + 0.7)
-        z = max(dice.near(7.0, 20.0), abs(x) * 2.6)
+        z = max(dice.near(7.0, 16.0), abs(x) * 2.6)
         for i in range(dice.whole(1, 4)):
             yield Thing(kind, x + 0.25 * i * sign, z + 0.8 * i, 0.7, 0.6, 1.0, dice.sign(), dice.pick((1, 2, 3)))
 
@@ -168,7 +168,7 @@ def _walker(dice: Dice, x: float, z: float, across: bool) -> Thing:
 def _people(dice: Dice, side: Side, sign: int, style: Style) -> Iterator[Thing]:
     low, high = side.path
     for _ in range(int(dice.between(0.0, 5.0) * style.people)):
-        x, z = sign * dice.between(low, max(low, high)), dice.near(7.0, 42.0)
+        x, z = sign * dice.between(low, max(low, high)), dice.near(6.5, 32.0)
         for i in range(2 if dice.chance(0.3) else 1):
             yield _walker(dice, x + 0.62 * i * sign, z + 0.2 * i, across=dice.chance(0.25))
 
@@ -177,7 +177,7 @@ def _trees(dice: Dice, street: Street, side: Side, sign: int, gaps: Spans) -> It
     if dice.chance(0.3 + 0.65 * street.green):
         x = sign * (side.kerb + (side.verge / 2 if side.verge else 0.7))
         z, step = dice.between(6.0, 18.0), dice.between(8.0, 15.0)
-        while z < 130:
+        while z < 110:
             width = dice.between(3.0, 5.4)
             if _free(z - 1, 2, gaps):
                 yield Thing("tree", x, z, width=width, height=width * 0.95 + dice.between(1.9, 3.0))

@@ -29,7 +29,7 @@ class Raster:
         """The ellipse that fills a box, corners included."""
         if x1 < 0 or x0 >= WIDTH or y1 < 0 or y0 >= HEIGHT:
             return
-        flat = self._flat
+        flat, value = self._flat, np.array(ink, self.pixels.dtype)
         insets = _insets(x1 - x0 + 1, y1 - y0 + 1)
         for y in range(max(y0, 0), min(y1, HEIGHT - 1) + 1):
             inset = insets[y - y0]
@@ -37,7 +37,7 @@ class Raster:
             if high < 0 or low >= WIDTH:
                 continue
             start = y * WIDTH
-            flat[start + (low if low > 0 else 0) : start + (high + 1 if high < WIDTH else WIDTH)] = ink
+            flat[start + (low if low > 0 else 0) : start + (high + 1 if high < WIDTH else WIDTH)] = value
 
     def line(self, x0: int, y0: int, x1: int, y1: int, ink: int) -> None:
         """One pixel wide, both ends included."""
@@ -50,10 +50,10 @@ class Raster:
     def polygon(self, points: Sequence[Point], ink: int) -> None:
         """Each row is filled from its first to its last crossing, so a shape must not be hollow from the side."""
         top, left, right = crossings(points)
-        flat, start = self._flat, top * WIDTH
+        flat, start, value = self._flat, top * WIDTH, np.array(ink, self.pixels.dtype)
         for low, high in zip(left, right, strict=True):
             if high >= 0 and low < WIDTH:
-                flat[start + (low if low > 0 else 0) : start + (high + 1 if high < WIDTH else WIDTH)] = ink
+                flat[start + (low if low > 0 else 0) : start + (high + 1 if high < WIDTH else WIDTH)] = value
             start += WIDTH
 
 

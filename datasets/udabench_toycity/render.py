@@ -89,10 +89,6 @@ class Renderer:
 
     def _ground(self, things: list[Thing]) -> None:
         shadows = Shadows(self.camera, self.style)
-        for sign, side, segments in zip((-1, 1), self.street.sides, self.street.frontages, strict=True):
-            for s in segments:
-                if s.start < 130:
-                    shadows.block(sign * (side.front + 4), s.start, 8.0, s.end - s.start, s.height, contact=False)
         for thing in things:
             if thing.kind in ("tree", "bush"):
                 shadows.blob(thing.x, thing.z, thing.width / 2, thing.height - thing.width / 2)

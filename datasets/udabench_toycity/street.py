@@ -95,7 +95,7 @@ def draw_street(dice: Dice, style: Style) -> Street:
         sides=sides,
         frontages=(_frontage(dice, green), _frontage(dice, green)),
         tram=tram,
-        crossing=dice.between(11.0, 32.0) if dice.chance(0.5) else None,
+        crossing=dice.between(10.0, 25.0) if dice.chance(0.5) else None,
         dashed=dice.chance(0.7),
         green=min(1.0, green * style.trees),
     )
