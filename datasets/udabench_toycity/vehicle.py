@@ -122,10 +122,18 @@ def draw_train(canvas: Canvas, thing: Thing, style: Style, dice: Dice) -> None:
     for i in range(int(n / 2.4)):
         box.flank(0.5 + i * 2.4, 1.5, 2.5 + i * 2.4, top - 0.6, glass)
     s = Sprite(canvas, thing.x, thing.z, TRAIN)
-    h = thing.width / 2
+    _pantograph(s, top)
+    _train_head(s, thing, color, glass, pale)
+
+
+def _pantograph(s: Sprite, top: float) -> None:
     s.bar((-0.5, top + 0.9), (0.5, top + 0.9), 0.08, DARK)
     s.bar((0, top), (0.45, top + 0.45), 0.07, DARK)
     s.bar((0.45, top + 0.45), (0, top + 0.9), 0.07, DARK)
+
+
+def _train_head(s: Sprite, thing: Thing, color: Color, glass: Color, pale: Color) -> None:
+    h, top = thing.width / 2, thing.height
     s.poly(
         [
             (-h * 0.8, 0.1),
