@@ -75,8 +75,8 @@ def test_a_killed_run_ends_bit_identical(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_many_times_ends_bit_identical(tmp_path: Path) -> None:
-    renames = [f"rename:{number}" for number in range(1, 46, 2)]
-    syncs = [f"fsync:{number}" for number in range(1, 130, 5)]
+    renames = [f"rename:{number}" for number in range(1, 41, 2)]
+    syncs = [f"fsync:{number}" for number in range(1, 100, 4)]
     check_series(tmp_path, [*renames, *syncs, "random:12", "random:14"])
 
 

@@ -51,3 +51,18 @@ class Counters:
             ) from error
         counters.evaluations = [(int(iteration), dict(values)) for iteration, values in counters.evaluations]
         return counters
+
+
+class Laps:
+    """How fast the steps were since the last look."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._last = (counters.total, counters.loop_seconds, counters.wait_seconds)
+
+    def lap(self) -> tuple[float, float]:
+        """Mean seconds of a step, and the share of them that was spent waiting for data."""
+        now = (self._counters.total, self._counters.loop_seconds, self._counters.wait_seconds)
+        steps, loop, wait = (new - old for new, old in zip(now, self._last, strict=True))
+        self._last = now
+        return loop / steps, wait / max(loop, 1e-9)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TextIO
@@ -63,14 +64,13 @@ class RunLog:
             self._task = self._bar.add_task("", total=self._total, completed=iteration, now="")
 
     def close(self) -> None:
-        """End the display and flush everything."""
+        """End the display and close everything. Quiet on a full disk: whoever wrote last has said so."""
         if self._bar is not None:
             self._bar.stop()
-        self._metrics.close()
-        if self._text is not None:
-            self._text.close()
-        if self._board is not None:
-            self._board.close()
+        for file in (self._metrics, self._text, self._board):
+            if file is not None:
+                with suppress(OSError):
+                    file.close()
 
     def say(self, text: str) -> None:
         """A line for people: terminal and log.txt."""
@@ -103,13 +103,14 @@ class RunLog:
         """Values that are measured at an iteration: a logged step's, or an evaluation's. Raises DiskFull."""
         self._metrics.write(stage, iteration, values)
         assert self._board is not None
-        for name, value in values.items():
-            self._board.add_scalar(name, value, iteration)
+        with explain_full_disk(self._folder.tensorboard):
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
 
     def panel(self, name: str, picture: Tensor, iteration: int) -> None:
-        """A picture for TensorBoard; see :func:`udabench.engine.pictures.to_rgb`."""
+        """A picture for TensorBoard; see :func:`udabench.engine.pictures.to_rgb`. Raises DiskFull."""
         assert self._board is not None
-        with torch.no_grad():
+        with torch.no_grad(), explain_full_disk(self._folder.tensorboard):
             self._board.add_images(name, to_rgb(picture, self._classes), iteration)
 
     def sync(self) -> None:

@@ -14,10 +14,10 @@ from udabench.config import RunConfig
 from udabench.data.batches import to_device
 from udabench.engine.artefacts import Artefacts
 from udabench.engine.backend import arrange, peak_memory, place
-from udabench.engine.checkpoint import Checkpoint, Checkpoints, load_model, write_checkpoint
-from udabench.engine.counters import Counters
+from udabench.engine.checkpoint import Checkpoint, Checkpoints, load_model
+from udabench.engine.counters import Counters, Laps
 from udabench.engine.evaluation import Evaluate
-from udabench.engine.files import write_json
+from udabench.engine.failure import save_failure
 from udabench.engine.finite import Finiteness, NotFinite, check_weights
 from udabench.engine.folder import RunFolder
 from udabench.engine.log import Pace, RunLog
@@ -29,7 +29,6 @@ from udabench.engine.stages import check_checkpoint, read_stages, run_identity
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
 from udabench.engine.workspace import OpenImages, RunWorkspace
-from udabench.errors import UserError
 from udabench.method import Batch, Method, Stage
 
 OpenBatches = Callable[[Stage, int, int, int], Iterator[Batch]]
@@ -94,7 +93,7 @@ class Trainer:
         self._stored: dict[str, Tensor] = {}
         self._session = time.perf_counter()
         self._earlier_seconds = 0.0
-        self._logged_at = (0, 0.0, 0.0)
+        self._laps = Laps(self.counters)
 
     def run(self) -> Counters:
         """Train. Raises Stopped after a signal, UserError on a loss that is no number or a full disk."""
@@ -104,7 +103,8 @@ class Trainer:
             for index in range(self.counters.stage, len(self.stages)):
                 self._run_stage(index)
         except NotFinite as failure:
-            raise self._save_failure(failure) from failure
+            stage = self.counters.stage_name
+            raise save_failure(failure, self.folder.failure, stage, self.method, self._state()) from failure
         self._take_time()
         return self.counters
 
@@ -134,7 +134,7 @@ class Trainer:
         self.scaler = make_scaler(self.engine.precision, self.device, state["scaler"])
         self.watchdog.load(state["watchdog"])
         self._earlier_seconds = self.counters.wall_seconds
-        self._logged_at = (self.counters.total, self.counters.loop_seconds, self.counters.wait_seconds)
+        self._laps = Laps(self.counters)
         self._saved = self.counters.total
         self.log.say(f"Going on from the checkpoint of iteration {self.counters.total}.")
 
@@ -241,16 +241,12 @@ class Trainer:
 
     def _log(self, values: dict[str, float], stepper: Stepper) -> None:
         counters = self.counters
-        steps, loop, wait = self._logged_at
-        self._logged_at = (counters.total, counters.loop_seconds, counters.wait_seconds)
-        seconds = (counters.loop_seconds - loop) / (counters.total - steps)
+        seconds, waiting = self._laps.lap()
         counters.peak_memory = max(counters.peak_memory, peak_memory(self.device))
         values |= {f"lr/{name}": rate for name, rate in stepper.optimizers.rates().items()}
         if self.scaler.is_enabled():
             values["scale"] = float(self.scaler.get_scale())
-        values["time/step"] = seconds
-        values["time/wait_share"] = (counters.wait_seconds - wait) / max(counters.loop_seconds - loop, 1e-9)
-        values["memory"] = float(counters.peak_memory)
+        values |= {"time/step": seconds, "time/wait_share": waiting, "memory": float(counters.peak_memory)}
         self.log.step(stepper.stage.name, counters.total, values, Pace(1 / seconds, counters.peak_memory))
 
     # Between steps
@@ -308,25 +304,3 @@ class Trainer:
                 f"Stopped by {self.stop.name} at iteration {self.counters.total}; the checkpoint of iteration {saved} "
                 f"is saved. Go on with: udabench resume {self.folder.path}"
             )
-
-    def _save_failure(self, failure: NotFinite) -> UserError:
-        """Keep what is needed to find the cause."""
-        folder = self.folder.failure
-        values = {name: repr(value) for name, value in failure.values.items()}
-        write_checkpoint(folder / "state", self._state(), self.method, {})
-        write_json(
-            folder / "failure.json",
-            {
-                "what": failure.what,
-                "stage": self.counters.stage_name,
-                "iteration": failure.iteration,
-                "losses": values,
-                "samples": list(failure.samples),
-            },
-        )
-        listing = ", ".join(f"{name} = {value}" for name, value in values.items()) or "no loss read since"
-        return UserError(
-            f"The {failure.what} is not finite at iteration {failure.iteration} ({listing}; images: "
-            f"{', '.join(failure.samples) or 'unknown'}). The batch's names and the weights lie in {folder}. "
-            "Lower optim.lr, use engine.precision = float32, or look at the images."
-        )

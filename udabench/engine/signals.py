@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from udabench.errors import UserError
@@ -27,6 +28,9 @@ class StopRequest:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         signal.signal(number, signal.SIG_DFL)
+        # Not print: a handler may have interrupted one.
+        with suppress(OSError):
+            os.write(2, f"\n{self.name}: finishing the step and saving. Once more ends at once.\n".encode())
 
 
 @contextmanager
