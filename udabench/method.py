@@ -16,7 +16,8 @@ from torch import Generator as Rng
 from torch import Tensor, nn
 
 from udabench.config import MethodConfig, OptimConfig
-from udabench.network import Network
+from udabench.errors import PluginError
+from udabench.network import Network, Output
 from udabench.size import Size
 from udabench.task import Task
 
@@ -80,12 +81,15 @@ class Loss(NamedTuple):
         value: scalar tensor. Losses of one graph are summed into one Loss (a second backward would fail).
         trains: the optimisers (of the stage) whose parameters receive the gradient.
         parts: summands, detached, for the log.
+        outputs: what networks returned that the value was computed from, by a name for the image (``source``,
+            ``mixed``). An outer method may add a term to the value before the engine sees it.
     """
 
     name: str
     value: Tensor
     trains: str | tuple[str, ...] = "segmenter"
     parts: Mapping[str, Tensor] = {}
+    outputs: Mapping[str, Output] = {}
 
 
 class Update(NamedTuple):
@@ -123,14 +127,40 @@ class Probe(NamedTuple):
     samples: Samples
 
 
+class Shared(NamedTuple):
+    """What a step may *return* (``return Shared(...)`` at its end) for a method around it; the engine ignores it.
+
+    An outer method gets it with ``shared = yield from inner.step(batch, iteration, rng)``. A masked-consistency add-on
+    (MIC) trains ``network`` on its own view of ``samples`` against ``label``, weighted by ``weight``.
+
+    Attributes:
+        network: the one that learns.
+        samples: the images that were labelled, before any strong augmentation.
+        label: N H W int64, 255 where nothing is claimed.
+        weight: N H W float, of each pixel's loss.
+    """
+
+    network: Network
+    samples: Samples
+    label: Tensor
+    weight: Tensor
+
+
 Event = Loss | Update | Scalar | Panel | Probe
 Step = Callable[[Batch, int, Rng], Generator[Event, None, Any]]
 """``step(batch, iteration, rng)``. ``rng`` is a CPU generator that is a function of (seed, stage, iteration); the
-generator may *return* what an outer method needs."""
+generator may *return* what an outer method needs: a :class:`Shared`."""
+
+
+class Schedule(Protocol):
+    """A factor on each group's learning rate. A pure function: a resumed run asks it anew."""
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at 0-based ``iteration`` of a stage of ``iterations``."""
 
 
 @dataclass(frozen=True)
-class Schedule:
+class PolySchedule:
     """Linear warm-up times polynomial decay, as a factor on each group's learning rate.
 
     ``(1 - i / horizon) ** power``, times ``1 - (1 - i / warmup) * (1 - ratio)`` while ``i < warmup``.
@@ -151,6 +181,18 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class StepSchedule:
+    """``gamma ** (i // every)``: the rate is multiplied by ``gamma`` after each ``every`` iterations."""
+
+    every: int
+    gamma: float = 0.1
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at 0-based ``iteration``; the stage's length does not matter."""
+        return self.gamma ** (iteration // self.every)
+
+
+@dataclass(frozen=True)
 class Group:
     """Parameters that share a learning rate and weight decay."""
 
@@ -166,7 +208,7 @@ class Optimizer:
     kind: Literal["adamw", "adam", "sgd"]
     groups: Sequence[Group]
     options: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = field(default_factory=PolySchedule)
 
 
 class Workspace(Protocol):
@@ -192,13 +234,27 @@ class Workspace(Protocol):
         """What :meth:`write_table` stored; None while there is nothing."""
 
 
+def no_step(batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
+    """The step of a stage without iterations."""
+    yield from ()
+
+
+Pass = Callable[[Workspace], Iterator[Scalar | Panel | Probe] | None]
+"""``prepare(workspace)``: a plain function, or a generator of what is to be logged of the pass."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """A part of a method's training. Declared, not run.
 
+    ``prepare`` runs under eval mode, ``no_grad`` and the run's autocast; modes are as before afterwards, while buffers
+    keep what it gave them (statistics, prototypes). What it yields is logged once, at the end of the pass: a Scalar's
+    mean, a Panel's first picture, a Probe's scores over all of its samples (of a pass that was killed and goes on,
+    those that were left).
+
     Attributes:
         name: unique in the method.
-        iterations: length.
+        iterations: length; 0: only ``prepare``, a pass of its own (then no step and no optimisers are needed).
         step: the generator of losses.
         optimizers: by the names that losses use.
         domains: what the batch holds; the other domain is never opened.
@@ -212,13 +268,13 @@ class Stage:
 
     name: str
     iterations: int
-    step: Step
-    optimizers: Mapping[str, Optimizer]
+    step: Step = no_step
+    optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     domains: tuple[Domain, ...] = ("source", "target")
     layers: Mapping[str, tuple[Domain, str]] = field(default_factory=dict)
     context: Size | None = None
     start: Callable[[], None] | None = None
-    prepare: Callable[[Workspace], None] | None = None
+    prepare: Pass | None = None
     prepare_every: int | None = None
     after_step: Callable[[int], None] | None = None
 
@@ -258,12 +314,16 @@ class Setup(Protocol):
 
 
 class Method(nn.Module, ABC):
-    """A method plugin. All trained state is a submodule or a buffer (teacher, prototypes, discriminators)."""
+    """A method plugin. All trained state is a submodule or a buffer (teacher, prototypes, discriminators).
+
+    ``target_labels`` and ``accumulates`` are read from the built method: a method around another may set them in its
+    constructor to what the inner one says.
+    """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
-    target_labels: ClassVar[bool] = False
+    target_labels: bool = False
     """Permission to train on the target's labels (``oracle``). The record and the tables show it."""
-    accumulates: ClassVar[bool] = False
+    accumulates: bool = False
     """Whether gradient accumulation leaves the method what it is (no EMA, no statistics of the batch)."""
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
@@ -281,6 +341,26 @@ class Method(nn.Module, ABC):
     def predictors(self) -> Mapping[str, Callable[[Samples], Tensor]]:
         """All networks worth evaluating, the paper's choice first (``student``, ``teacher``)."""
         return {"student": self.predict}
+
+    def look(self, samples: Samples) -> Samples:
+        """A test-time transform (a translator into the source's look): called once on whole unlabelled images, before
+        they are mirrored or cut into windows, by the evaluation and by ``udabench predict``. The size must stay."""
+        return samples
+
+    @property
+    def translated_input(self) -> bool:
+        """Whether :meth:`look` changes what is evaluated; the record shows it."""
+        return type(self).look is not Method.look
+
+    def network_of_record(self) -> Network:
+        """The network whose size and initial weights the record states: the first that is a submodule."""
+        for module in self.modules():
+            if isinstance(module, Network):
+                return module
+        raise PluginError(
+            f"{type(self).__name__} has no Network among its submodules, so the record cannot say what was trained. "
+            "Assign setup.network() in __init__, or override network_of_record()."
+        )
 
     @classmethod
     def why_not(cls, task: Task, network: str) -> str | None:

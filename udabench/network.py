@@ -55,6 +55,12 @@ class Normalization:
     scale: float = 1.0
     bgr: bool = False
 
+    @property
+    def mean_color(self) -> tuple[float, float, float]:
+        """The RGB in [0, 1] that becomes 0: ``mean / scale``, in the order of RGB."""
+        red, green, blue = (value / self.scale for value in self.mean)
+        return (blue, green, red) if self.bgr else (red, green, blue)
+
     def __call__(self, image: Tensor) -> Tensor:
         """N 3 H W in [0, 1] -> N 3 H W as the weights expect it."""
         if self.bgr:
@@ -118,7 +124,6 @@ class DecodeHead(nn.Module, ABC):
     Constructed as ``DecodeHead(channels, strides, classes, **options)``.
     """
 
-    options_about: ClassVar[Mapping[str, str]] = {}
     output_stride: int | None = None
     """Input pixels per logit; None: the last map's."""
 
@@ -133,7 +138,7 @@ class DecodeHead(nn.Module, ABC):
 class Network(nn.Module, ABC):
     """What a method trains.
 
-    ``forward(image, domain=None, mode=None)`` takes RGB in [0, 1], N 3 H W, and normalises by itself.
+    ``forward(image, domain=None)`` takes RGB in [0, 1], N 3 H W, and normalises by itself.
 
     Attributes:
         classes: number of outputs.
@@ -150,7 +155,7 @@ class Network(nn.Module, ABC):
     reports: tuple[WeightsReport, ...] = ()
 
     @abstractmethod
-    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output: ...
+    def forward(self, image: Tensor, domain: str | None = None) -> Output: ...
 
     @abstractmethod
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
@@ -160,6 +165,11 @@ class Network(nn.Module, ABC):
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Trainable parameters by role: ``encoder``, ``head``; ``encoder_norm``, ``head_norm`` for those whose
         weight decay may be switched off. Every trainable parameter in exactly one."""
+
+    @property
+    def mean_color(self) -> tuple[float, float, float]:
+        """The RGB in [0, 1] that normalises to 0: what a masked patch is filled with. 0.5 where it is not known."""
+        return (0.5, 0.5, 0.5)
 
     def replicate(self) -> Network:
         """A copy with equal values and no gradient: an EMA teacher's start."""

@@ -31,10 +31,10 @@ from udabench.method import (
     Method,
     Optimizer,
     Panel,
+    PolySchedule,
     Probe,
     Samples,
     Scalar,
-    Schedule,
     Stage,
     Update,
     Workspace,
@@ -87,7 +87,7 @@ class FakeMethod(Method):
         )
 
     def stages(self) -> list[Stage]:
-        segmenter = Optimizer("adamw", [Group(tuple(self.student.parameters()), 1e-2, 0.01)], schedule=Schedule(2))
+        segmenter = Optimizer("adamw", [Group(tuple(self.student.parameters()), 1e-2, 0.01)], schedule=PolySchedule(2))
         discriminator = Optimizer("sgd", [Group(tuple(self.discriminator.parameters()), 1e-2)], {"momentum": 0.9})
         both = {"segmenter": segmenter, "discriminator": discriminator}
         return [

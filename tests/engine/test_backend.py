@@ -16,7 +16,7 @@ class Inner(Network):
         self.conv = nn.Conv2d(3, 3, 3)
         self.inside = inside
 
-    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output:
+    def forward(self, image: Tensor, domain: str | None = None) -> Output:
         return Output(self.conv(image), ())
 
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:

@@ -17,7 +17,7 @@ from udabench.engine.evaluation import Evaluated
 from udabench.engine.folder import RunFolder
 from udabench.engine.metrics import read_metrics
 from udabench.errors import PluginError, UsageError, UserError
-from udabench.method import Batch, Group, Loss, Method, Optimizer, Panel, Probe, Scalar, Schedule, Stage
+from udabench.method import Batch, Group, Loss, Method, Optimizer, Panel, PolySchedule, Probe, Scalar, Stage
 
 
 class Plain(Method):
@@ -30,7 +30,7 @@ class Plain(Method):
         self.given, self.iterations, self.lr, self.stage = step, iterations, lr, stage
 
     def stages(self) -> list[Stage]:
-        optimizer = Optimizer("sgd", [Group(tuple(self.net.parameters()), self.lr)], schedule=Schedule(power=0))
+        optimizer = Optimizer("sgd", [Group(tuple(self.net.parameters()), self.lr)], schedule=PolySchedule(power=0))
         return [Stage("main", self.iterations, self.step, {"segmenter": optimizer}, **self.stage)]
 
     def step(self, batch: Batch, iteration: int, rng: torch.Generator) -> Iterator[Any]:

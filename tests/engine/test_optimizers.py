@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from udabench.engine.optimizers import Optimizers, build, make_scaler
 from udabench.errors import CheckpointError, PluginError
-from udabench.method import Group, Loss, Optimizer, Schedule, Stage
+from udabench.method import Group, Loss, Optimizer, PolySchedule, Stage, StepSchedule
 
 
 def declared(*modules: nn.Module, kind: str = "sgd", lr: float = 0.1, **more: object) -> Optimizer:
@@ -25,7 +25,7 @@ def optimizers(precision: str = "float32", iterations: int = 10, **named: Optimi
 
 def test_rates_follow_warm_up_times_polynomial_decay() -> None:
     """lr 0.1 and 1.0, warm-up of 4 from 0.5, power 2 over 10 iterations: worked out by hand."""
-    segmenter = declared(nn.Linear(1, 1), nn.Linear(1, 1), schedule=Schedule(4, 0.5, 2.0))
+    segmenter = declared(nn.Linear(1, 1), nn.Linear(1, 1), schedule=PolySchedule(4, 0.5, 2.0))
     built = optimizers(segmenter=segmenter)
     by_hand = {0: 0.5 * 1.0, 2: 0.75 * 0.64, 4: 0.36, 5: 0.25, 9: 0.01}
     for iteration, factor in by_hand.items():
@@ -36,10 +36,10 @@ def test_rates_follow_warm_up_times_polynomial_decay() -> None:
 
 
 def test_the_horizon_may_differ_from_the_stage() -> None:
-    built = optimizers(iterations=10, a=declared(nn.Linear(1, 1), schedule=Schedule(horizon=20)))
+    built = optimizers(iterations=10, a=declared(nn.Linear(1, 1), schedule=PolySchedule(horizon=20)))
     built.begin(5)
     assert built.rates()["a"] == pytest.approx(0.1 * 0.75)
-    short = optimizers(iterations=10, a=declared(nn.Linear(1, 1), schedule=Schedule(horizon=4)))
+    short = optimizers(iterations=10, a=declared(nn.Linear(1, 1), schedule=PolySchedule(horizon=4)))
     short.begin(9)
     assert short.rates()["a"] == 0
 
@@ -48,7 +48,7 @@ def test_a_step_of_sgd_by_hand() -> None:
     """d/dw (w x)^2 = 2 w x^2 = 2 * 3 * 4 = 24; w - 0.1 * 24 = 0.6."""
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 3.0)
-    built = optimizers(a=declared(module, schedule=Schedule(power=0)))
+    built = optimizers(a=declared(module, schedule=PolySchedule(power=0)))
     built.begin(0)
     built.backward(Loss("l", module(torch.full((1, 1), 2.0)).square().sum(), "a"))
     built.finish()
@@ -84,7 +84,7 @@ def test_frozen_parameters_of_a_named_optimiser_stay() -> None:
 def test_an_update_steps_at_once_and_only_once() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.constant_(module.weight, 1.0)
-    built = optimizers(a=declared(module, schedule=Schedule(power=0)))
+    built = optimizers(a=declared(module, schedule=PolySchedule(power=0)))
     built.begin(0)
     built.backward(Loss("l", module(torch.ones(1, 1)).sum(), "a"))
     built.update("a")
@@ -114,7 +114,7 @@ def test_the_scaler_scales_steps_and_survives_optimisers_without_gradient() -> N
     """Gradient 1 becomes 65536 before the step, and the weight moves by lr alone."""
     first, second = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     nn.init.constant_(first.weight, 1.0)
-    built = optimizers("float16", a=declared(first, schedule=Schedule(power=0)), b=declared(second))
+    built = optimizers("float16", a=declared(first, schedule=PolySchedule(power=0)), b=declared(second))
     built.begin(0)
     built.finish()
     built.begin(0)
@@ -226,3 +226,9 @@ def test_what_cannot_be_built_is_named() -> None:
         build("a", Optimizer("sgd", []), "s")
     with pytest.raises(PluginError, match="is a 'lion'"):
         build("a", declared(nn.Linear(1, 1), kind="lion"), "s")
+
+
+def test_a_step_schedule_by_hand() -> None:
+    """Every 3: 1 1 1 / 0.5 0.5 0.5 / 0.25."""
+    factors = [StepSchedule(3, 0.5).factor(i, 7) for i in range(7)]
+    assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]

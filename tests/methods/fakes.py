@@ -42,7 +42,7 @@ class TinyNetwork(Network):
     def encode(self, image, domain=None):
         return (self.encoder(image),)
 
-    def forward(self, image, domain=None, mode=None):
+    def forward(self, image, domain=None):
         features = self.encode(image)
         return Output(self.head(features[-1]), features)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from udabench.errors import CheckpointError, UsageError
 from udabench.hookspecs import Entry
-from udabench.network import Network, Output
+from udabench.network import CAFFE, TF, TORCH, Network, Normalization, Output
 from udabench.networks.build import Recipe, build_network, known_options, parse
 from udabench.networks.daformer import DAFormerHead
 from udabench.networks.light import LightHead
@@ -31,7 +31,7 @@ class Whole(Network):
         self.classes, self.weights, self.gain = classes, weights, gain
         self.layer = nn.Conv2d(3, classes, 1)
 
-    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output:
+    def forward(self, image: Tensor, domain: str | None = None) -> Output:
         return Output(self.layer(image), (image,))
 
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
@@ -184,3 +184,21 @@ def test_every_registered_class_exists(registry: Registry) -> None:
     for catalogue in (registry.backbones, registry.heads):
         for registered in catalogue:
             assert catalogue.get(registered.name).__name__
+
+
+def test_a_wrapper_hands_on_what_the_loader_said_of_the_weights_inside(extended: Registry) -> None:
+    inner = build_network(extended, "lite0", 3, "none")
+    assert build_network(extended, "around:around:lite0", 3, "none").reports == inner.reports != ()
+
+
+@pytest.mark.parametrize("normalization", [TORCH, CAFFE, TF])
+def test_the_mean_color_normalises_to_zero(normalization: Normalization) -> None:
+    color = torch.tensor(normalization.mean_color, dtype=torch.float64).view(1, 3, 1, 1)
+    assert 0 < color.min() < color.max() + 1e-9 < 1
+    assert normalization(color).abs().max() < 1e-12
+
+
+def test_a_built_network_knows_its_mean_color(registry: Registry) -> None:
+    network = build_network(registry, "lite0", 3, "none")
+    color = torch.tensor(network.mean_color).view(1, 3, 1, 1)
+    assert network.normalize(color).abs().max() < 1e-5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from udabench.errors import UsageError, unknown
-from udabench.network import Backbone, DecodeHead, Network, Options
+from udabench.network import Backbone, DecodeHead, Network, Options, WeightsReport
 from udabench.networks.segmentation import SegmentationNetwork
 from udabench.networks.weights import NONE, random_report
 from udabench.registry import Registry
@@ -157,7 +157,16 @@ def _build(registry: Registry, recipe: Recipe, classes: int, weights: str, route
     if recipe.wrappers:
         outer, inner = recipe.wrappers[0], replace(recipe, wrappers=recipe.wrappers[1:])
         wrapper = registry.networks.get(outer)
-        wrapped: Network = wrapper(lambda: _build(registry, inner, classes, weights, routed), classes, **routed[outer])
+        reports: list[WeightsReport] = []
+
+        def build_inner() -> Network:
+            built = _build(registry, inner, classes, weights, routed)
+            reports.extend(built.reports)
+            return built
+
+        wrapped: Network = wrapper(build_inner, classes, **routed[outer])
+        # A wrapper says nothing of the weights inside unless it has loaded some of its own.
+        wrapped.reports = wrapped.reports or tuple(dict.fromkeys(reports))
         return wrapped
     if recipe.whole:
         whole: Network = registry.networks.get(recipe.whole)(classes, weights, **routed["network"])

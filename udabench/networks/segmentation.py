@@ -25,6 +25,7 @@ class Normalize(nn.Module):
     def __init__(self, normalization: Normalization) -> None:
         super().__init__()
         self.bgr = normalization.bgr
+        self.mean_color = normalization.mean_color
         std = torch.tensor(normalization.std, dtype=torch.float64).view(1, 3, 1, 1)
         mean = torch.tensor(normalization.mean, dtype=torch.float64).view(1, 3, 1, 1)
         self.register_buffer("scale", (normalization.scale / std).float(), persistent=False)
@@ -79,8 +80,8 @@ class SegmentationNetwork(Network):
         self.norm: Norm = _choose_norm(backbone, norm)
         self._freeze_norms()
 
-    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output:
-        """One path for every domain and mode: only special networks tell them apart."""
+    def forward(self, image: Tensor, domain: str | None = None) -> Output:
+        """One path for every domain: only special networks tell them apart."""
         features = self.encode(image, domain)
         heads = self.head.auxiliary(features)
         if self.auxiliary_head is not None:
@@ -91,6 +92,10 @@ class SegmentationNetwork(Network):
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
         features: tuple[Tensor, ...] = self.backbone(self.normalize(image))
         return features
+
+    @property
+    def mean_color(self) -> tuple[float, float, float]:
+        return self.normalize.mean_color
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """``encoder`` and ``head``; ``_norm`` where "norm" is part of the parameter's NAME, as in the DAFormer code.

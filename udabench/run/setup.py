@@ -11,7 +11,7 @@ from torch import nn
 
 from udabench.config import OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
-from udabench.method import Group, Method, Optimizer, Schedule
+from udabench.method import Group, Method, Optimizer, PolySchedule
 from udabench.network import Network
 from udabench.networks.build import build_network
 from udabench.registry import Registry
@@ -81,7 +81,7 @@ class RunSetup:
         for head in heads:
             parameters = tuple(p for p in head.parameters() if p.requires_grad)
             groups.append(Group(parameters, optim.lr * optim.head_lr_factor, optim.weight_decay))
-        schedule = Schedule(optim.warmup, optim.warmup_ratio, optim.power, optim.horizon)
+        schedule = PolySchedule(optim.warmup, optim.warmup_ratio, optim.power, optim.horizon)
         return Optimizer(optim.kind, groups, _options(optim), schedule)
 
 

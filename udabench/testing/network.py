@@ -39,7 +39,7 @@ class FakeNetwork(Network):
             nn.init.kaiming_normal_(conv.weight)
         nn.init.normal_(self.head.weight, std=1.5)
 
-    def forward(self, image: Tensor, domain: str | None = None, mode: str | None = None) -> Output:
+    def forward(self, image: Tensor, domain: str | None = None) -> Output:
         features = self.encode(image, domain)
         return Output(self.head(self.dropout(features[-1])), features)
 
