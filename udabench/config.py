@@ -67,7 +67,7 @@ class DataConfig(Section):
     flip: float = setting(0.5, "chance of mirroring, both domains", origin="DAFormer code", ge=0, le=1)
     crop_max_ratio: float = setting(
         0.75,
-        "a source crop is drawn again (10 times) while one class covers more of it; 1: off",
+        "a labelled crop is drawn again (10 times) while one class covers more of it; 1: off",
         origin="DAFormer code",
         gt=0,
         le=1,

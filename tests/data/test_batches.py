@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from udabench.config import DataConfig
+from udabench.data import batches
 from udabench.data.batches import BatchFunction, to_device, whole_sample
 from udabench.data.build import Builder
+from udabench.data.crop import Place, draw_place
+from udabench.data.randomness import rng_at
 from udabench.data.resize import Resized
+from udabench.data.sampler import Draw
 from udabench.errors import DataError
 from udabench.labels import CITYSCAPES19
 from udabench.method import Batch, Samples, Stage
@@ -165,6 +172,29 @@ def test_crops_for_a_rare_class_show_it(make_gta5, tmp_path) -> None:
         return float(((labels == rarest).sum((1, 2)) > 100).float().mean())
 
     assert shown(0.5) > shown(0.0) + 0.1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "min_wanted", "ratio", "draws"),
+    [(1, 5.0, 0.9, 11 * 11), (1, 5.0, 1.0, 11), (None, 5.0, 0.9, 11), (1, 0.0, 0.9, 11), (1, 0.0, 1.0, 1)],
+)
+def test_each_crop_for_a_class_has_ten_tries_of_its_own_to_be_varied(
+    coordinates, monkeypatch, wanted, min_wanted, ratio, draws
+) -> None:
+    """Of a picture of class 0 alone, no crop is varied and none shows class 1."""
+    tries: list[Place] = []
+
+    def counted(*args: Any) -> Place:
+        tries.append(draw_place(*args))
+        return tries[-1]
+
+    monkeypatch.setattr(batches, "draw_place", counted)
+    half = function_of(coordinates, crop_max_ratio=ratio).source
+    assert half is not None
+    label = np.zeros(half.images.size, np.uint8)
+    place = replace(half, min_wanted=min_wanted)._place(label, Draw(0, wanted), rng_at(0))
+    assert len(tries) == draws
+    assert place == tries[-1]
 
 
 def test_a_layer_of_another_size_is_an_error(coordinates) -> None:

@@ -43,8 +43,9 @@ class DomainBatches:
         crop: size of ``Samples.image``.
         context: size of ``Samples.context``.
         flip: chance of mirroring.
-        max_ratio: a labelled crop is drawn again while one class covers more; 1: off.
-        min_wanted: a crop is drawn again while it holds no more pixels of the class that it was drawn for.
+        max_ratio: a labelled crop (the source's, and the target's where its labels are permitted) is drawn again while
+            one class covers more; 1: off.
+        min_wanted: a crop is drawn again while it holds no more pixels of the class that it was drawn for; 0: off.
         layers: layer name -> its reader.
     """
 
@@ -91,14 +92,22 @@ class DomainBatches:
         return image, self.lookup[label]
 
     def _place(self, label: Pixels | None, draw: Draw, rng: np.random.Generator) -> Place:
-        def good(window: Window) -> bool:
-            if label is None:
-                return True
-            part = label[window.slices]
-            enough = draw.wanted is None or int((part == draw.wanted).sum()) > self.min_wanted
-            return enough and (self.max_ratio >= 1 or varied(part, self.max_ratio))
+        def anywhere() -> Place:
+            return draw_place(self.images.size, self.crop, self.context, rng)
 
-        return draw_until(lambda: draw_place(self.images.size, self.crop, self.context, rng), good)
+        if label is None:
+            return anywhere()
+
+        def is_varied(window: Window) -> bool:
+            return self.max_ratio >= 1 or varied(label[window.slices], self.max_ratio)
+
+        def shows_wanted(window: Window) -> bool:
+            if draw.wanted is None or self.min_wanted <= 0:
+                return True
+            return int((label[window.slices] == draw.wanted).sum()) > self.min_wanted
+
+        # Nested, as in DAFormer: every crop drawn for its class has ten further tries of its own to be varied.
+        return draw_until(lambda: draw_until(anywhere, is_varied), shows_wanted)
 
     def _layer(self, layer: str, name: str) -> Tensor:
         value = self.layers[layer].read(name)

@@ -140,16 +140,15 @@ def training_size(dataset: Dataset | type[Dataset], domain: Domain, config: Data
 
 def check_fit(domain: str, size: Size, crop: Size, context: Size | None) -> None:
     """Raises UsageError when a crop is larger than what it is cut from."""
-    steps = [("data.crop", crop, f"data.{domain}_size", size)]
+    smaller = "Make the crop smaller, the images larger, or choose a preset for small images (quick)."
+    around = "Make the images larger, or do without the larger crop around (T2S-DA: translate_whole=false)."
+    steps = [("data.crop", crop, f"data.{domain}_size", size, smaller)]
     if context is not None:
-        steps = [("the stage's context", context, f"data.{domain}_size", size)]
-        steps.append(("data.crop", crop, "the stage's context", context))
-    for what, inner, where, outer in steps:
+        steps = [("the stage's context", context, f"data.{domain}_size", size, around)]
+        steps.append(("data.crop", crop, "the stage's context", context, smaller))
+    for what, inner, where, outer, advice in steps:
         if inner.height > outer.height or inner.width > outer.width:
-            raise UsageError(
-                f"{what} {inner} does not fit {where} {outer}. Make the crop smaller, the images larger, or choose a "
-                "preset for small images (quick)."
-            )
+            raise UsageError(f"{what} {inner} does not fit {where} {outer}. {advice}")
 
 
 def check_labels(dataset: Dataset) -> None:
