@@ -1,4 +1,9 @@
-"""The values of T2S-DA, each with its origin ("paper": the preprint; "journal": the extended version)."""
+"""The values of T2S-DA, each with its origin ("paper": the preprint; "journal": the extended version).
+
+Assumed beside the keys whose origin says so: image i of the source is translated in the look of target image i (FDA's
+partner); where a class has no negatives in one domain, all come from the other; weights of classes without queries are
+shared out among the others.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,13 @@ class T2SDAConfig(SelfTrainingConfig):
     teacher_norms: Literal["running", "batch"] = setting(
         "running", "statistics in the teacher's batch norms", origin="paper Alg 1 line 10"
     )
-    threshold: float = setting(0.968, "confidence that counts as sure", origin="paper sec A", ge=0, le=1)
+    threshold: float = setting(
+        0.968,
+        "confidence from which on a pixel counts as sure (>=, as in the code of DACS; Eq S2 prints >)",
+        origin="paper sec A",
+        ge=0,
+        le=1,
+    )
     weight_scope: Scope = setting("image", "share of sure pixels is taken per image or batch", origin="paper Eq S2")
     student_batch: Literal["separate", "mixed", "all"] = setting(
         "separate",
@@ -29,7 +40,7 @@ class T2SDAConfig(SelfTrainingConfig):
     )
     feature_distance: float = setting(
         0.005,
-        "weight of the distance to ImageNet features of thing classes; 0: off",
+        "weight of the distance to the features of the student's initial encoder, on thing classes; 0: off",
         origin="assumed (one of the paper's 'two extra strategies'; value: DAFormer)",
         ge=0,
     )
@@ -39,24 +50,44 @@ class T2SDAConfig(SelfTrainingConfig):
 
     pull_weight: float = setting(0.1, "lambda, weight of the pull", origin="paper Tab S6", ge=0)
     alignment: Literal["infonce", "mse", "none"] = setting("infonce", "loss of a positive pair", origin="paper Eq 2")
-    temperature: float = setting(0.2, "tau of InfoNCE", origin="paper sec 4, Tab S7", gt=0)
+    temperature: float = setting(0.2, "tau of InfoNCE (alignment infonce)", origin="paper sec 4, Tab S7", gt=0)
     unreliable: float = setting(
-        0.5, "alpha, share of target positions that may be negatives", origin="paper sec 4, Tab S9", ge=0, le=1
+        0.5,
+        "alpha, share of target positions that may be negatives (alignment infonce, negatives of the target)",
+        origin="paper sec 4, Tab S9",
+        ge=0,
+        le=1,
     )
-    drw_exponent: float = setting(0.5, "beta of dynamic re-weighting", origin="paper Eq 12, Tab S8", ge=0)
+    drw_exponent: float = setting(
+        0.5, "beta of dynamic re-weighting (reweight drw)", origin="paper Eq 12, Tab S8", ge=0
+    )
+    absent_weight: Literal["zero", "max"] = setting(
+        "zero",
+        "weight of classes that no target pixel is labelled with (reweight drw): none, or as if their confidence was 0",
+        origin=ASSUMED,
+    )
     queries: int = setting(128, "n, base number of queries a class", origin="paper Tab S10", ge=1)
-    negatives: int = setting(1024, "m, negatives a query", origin="paper Tab S10", ge=2)
+    negatives: int = setting(1024, "m, negatives a query (alignment infonce)", origin="paper Tab S10", ge=2)
     query_sampling: Literal["cbqs", "ceqs", "uniform"] = setting(
         "cbqs", "number of queries a class: by share of pixels; n each; pixels drawn uniformly", origin="paper Eq 11"
     )
     negative_sampling: Literal["denps", "pooled", "source"] = setting(
-        "denps", "half of the negatives from each domain; from both pooled; source only", origin="paper sec 3.3"
+        "denps",
+        "half of the negatives from each domain; from both pooled; source only (alignment infonce)",
+        origin="paper sec 3.3",
+    )
+    ignored_negatives: bool = setting(
+        False, "source positions without a label may be negatives of every class (alignment infonce)", origin=ASSUMED
     )
     reweight: Literal["none", "drw", "srw"] = setting(
-        "drw", "class weights: equal, by the teacher's confidence, a fixed table", origin="paper Eq 12"
+        "drw",
+        "class weights: equal, by the teacher's confidence, a fixed table (scaled to sum 1 on the pull)",
+        origin="paper Eq 12",
     )
     reweight_on: Literal["pull", "ce"] = setting(
-        "pull", "loss that the class weights apply to: the pull, or the target's cross entropy", origin="journal Tab 9"
+        "pull",
+        "loss that the class weights apply to: the pull, or the target's cross entropy (there scaled to mean 1)",
+        origin="journal Tab 9",
     )
     pull_reduction: Literal["mean", "literal"] = setting(
         "mean", "mean over a class's queries, or Eq 3's sum over C", origin="assumed (Alg 1 line 62)"
@@ -71,7 +102,11 @@ class T2SDAConfig(SelfTrainingConfig):
 
     translator: str = setting("fda", "engine that makes pseudo-target images", origin="paper sec 3.2")
     fda_beta: float = setting(
-        0.01, "half side of FDA's window over the shorter side (translator fda)", origin=ASSUMED, ge=0, le=0.5
+        0.01,
+        "half side of FDA's window over the shorter side; without effect unless translator=fda",
+        origin=ASSUMED,
+        ge=0,
+        le=0.5,
     )
     translator_options: dict[str, Any] = setting(dict, "further options of the translator")
     translate_whole: bool = setting(
@@ -83,6 +118,8 @@ class T2SDAConfig(SelfTrainingConfig):
 
     @model_validator(mode="after")
     def _fits_together(self) -> T2SDAConfig:
+        if self.reweight_on == "ce" and self.reweight == "none":
+            raise ValueError("reweight_on=ce has no weights to apply: choose reweight=drw or srw, or reweight_on=pull")
         if not self.generalize:
             return self
         if "target" in (self.query_from, self.positive_from):

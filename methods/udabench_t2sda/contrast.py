@@ -113,7 +113,7 @@ def _negatives(
         other = target.view.label
         unreliable = target.confidence < confidence_threshold(target.confidence, config.unreliable)
         features = torch.cat([features, target.view.features])
-    masks = negative_candidates(label, other, unreliable, classes)
+    masks = negative_candidates(label, other, unreliable, classes, config.ignored_negatives)
     uniform = _draws(source, rng, classes, config.negatives)
     index, has_negative = place_negatives(*masks, config.negative_sampling, uniform)
     return F.normalize(features[index], dim=-1), has_negative

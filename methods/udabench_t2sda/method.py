@@ -48,7 +48,8 @@ class T2SDA(Method):
         self.imagenet: Frozen | None = None
         if config.feature_distance > 0:
             self.things = thing_ids(setup.task.classes)
-            self.imagenet = Frozen(setup.network())
+            # The student itself has not been trained yet: the very weights that it starts from.
+            self.imagenet = Frozen(self.student.replicate())
         self.simple = simple_weights(setup.task.classes) if config.reweight == "srw" else None
 
     def _follower(self, module: torch.nn.Module) -> Ema:
@@ -166,13 +167,15 @@ class T2SDA(Method):
         return segmentation_loss(output, mixed.label, weight, self.config.ce_avg)
 
     def _ce_weights(self, scene: Scene) -> Tensor:
-        """Class weights scaled to mean 1; classes that the target does not show keep 1: C."""
+        """Class weights scaled to mean 1; classes that the target does not show keep 1 (absent_weight zero): C."""
         if self.simple is not None:
             return self.simple / self.simple.mean()
         assert scene.confidence is not None
         confidence, present = scene.confidence
-        weights = class_weights(confidence, present, present, self.config.drw_exponent) * present.sum()
-        return torch.where(present, weights, 1)
+        absent, beta = self.config.absent_weight, self.config.drw_exponent
+        weighed = torch.ones_like(present) if absent == "max" else present
+        weights = class_weights(confidence, present, weighed, beta, absent) * weighed.sum()
+        return torch.where(weighed, weights, 1)
 
     def _pull(self, scene: Scene, features: Tensor, rng: Rng) -> Tensor:
         assert self.projector is not None
@@ -205,7 +208,7 @@ class T2SDA(Method):
             if self.simple is not None:
                 return fixed_weights(self.simple.to(used.device), used)
             if self.config.reweight == "drw" and scene.confidence is not None:
-                return class_weights(*scene.confidence, used, self.config.drw_exponent)
+                return class_weights(*scene.confidence, used, self.config.drw_exponent, self.config.absent_weight)
         return equal_weights(used)
 
     def predict(self, samples: Samples) -> Tensor:

@@ -17,6 +17,7 @@ QuerySampling = Literal["cbqs", "ceqs", "uniform"]
 NegativeSampling = Literal["denps", "pooled", "source"]
 Alignment = Literal["infonce", "mse"]
 Reduction = Literal["mean", "literal"]
+AbsentWeight = Literal["zero", "max"]
 
 BLOCK = 64
 """Queries are laid out in blocks of one class each, so that a block shares one set of negatives."""
@@ -72,16 +73,17 @@ def confidence_threshold(confidence: Tensor, alpha: float) -> Tensor:
 
 
 def negative_candidates(
-    source_label: Tensor, target_label: Tensor, unreliable: Tensor, classes: int
+    source_label: Tensor, target_label: Tensor, unreliable: Tensor, classes: int, ignored: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Which positions may be negatives of each class: C Ps and C Pt bool (Eq 7, 8).
 
     Args:
-        source_label: Ps labels; 255 is no negative of anything.
+        source_label: Ps labels.
         target_label: Pt pseudo-labels.
         unreliable: Pt bool, confidence below gamma.
+        ignored: positions of 255 are negatives of every class, instead of none.
     """
-    source = ~class_masks(source_label, classes) & (source_label < classes)
+    source = ~class_masks(source_label, classes) & ((source_label < classes) | ignored)
     target = ~class_masks(target_label, classes) & unreliable
     return source, target
 
@@ -188,20 +190,23 @@ def mean_confidence(confidence: Tensor, label: Tensor, classes: int) -> tuple[Te
     return sums / sizes.clamp(min=1), sizes > 0
 
 
-def class_weights(confidence: Tensor, present: Tensor, used: Tensor, beta: float) -> Tensor:
+def class_weights(
+    confidence: Tensor, present: Tensor, used: Tensor, beta: float, absent: AbsentWeight = "zero"
+) -> Tensor:
     """w* of each class, sum 1 over the used classes (Eq 12).
 
     Args:
         confidence: C mean confidences.
-        present: C bool, classes that have a confidence; others weigh 0.
+        present: C bool, classes that have a confidence.
         used: C bool, classes that have queries; others weigh 0.
         beta: exponent.
+        absent: classes without a confidence weigh 0 (``zero``), or as if it was 0 (``max``).
 
     Returns:
         C. Equal weights over the used classes where all would be 0 (every confidence is 1, or nothing is present).
     """
-    counted = present & used
-    doubt = torch.where(counted, 1 - confidence, 0).clamp(min=0)
+    counted = used if absent == "max" else present & used
+    doubt = torch.where(counted, 1 - torch.where(present, confidence, 0), 0).clamp(min=0)
     weight = torch.where(counted, (doubt / doubt.max().clamp(min=1e-6)) ** beta, 0)
     total = weight.sum()
     return torch.where(total > 0, weight / total.clamp(min=1e-12), equal_weights(used).to(weight))

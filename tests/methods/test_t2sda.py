@@ -46,6 +46,8 @@ SWITCHES = [
     {"negative_sampling": "source"},
     {"reweight": "none"},
     {"reweight_on": "ce"},
+    {"absent_weight": "max"},
+    {"ignored_negatives": True},
     {"pull_reduction": "literal"},
     {"query_from": "source"},
     {"query_from": "target"},
@@ -109,6 +111,8 @@ CHANGES_PULL = [
     {"reweight": "none"},
     {"reweight": "srw"},
     {"reweight_on": "ce"},
+    {"absent_weight": "max"},
+    {"ignored_negatives": True},
     {"drw_exponent": 2.0},
     {"pull_reduction": "literal"},
     {"query_from": "source"},
@@ -151,6 +155,7 @@ _LOW = {"threshold": 0.16}
         ({"ce_avg": "valid"}, "source"),
         ({"reweight_on": "ce"}, "mixed"),
         ({"reweight_on": "ce", "reweight": "srw"}, "mixed"),
+        ({"reweight_on": "ce", "absent_weight": "max"}, "mixed"),
         ({"threshold": 0.2}, "mixed"),
         ({"ignored_top": 20}, "mixed"),
         ({"ignored_bottom": 3}, "mixed"),
@@ -231,6 +236,29 @@ def test_domain_generalisation_never_sees_the_target():
 def test_generalisation_refuses_what_needs_the_target(values, error):
     with pytest.raises(ValidationError, match=error):
         T2SDAConfig(**values)
+
+
+def test_weights_on_the_cross_entropy_must_be_there():
+    with pytest.raises(ValidationError, match="reweight_on=ce has no weights"):
+        T2SDAConfig(reweight="none", reweight_on="ce")
+
+
+class Restless(fakes.FakeSetup):
+    """Every network that it builds starts elsewhere, as without published weights."""
+
+    def network(self):
+        return fakes.TinyNetwork(len(self.classes))
+
+
+def test_the_distance_is_to_the_students_own_start():
+    method = _method(setup=Restless())
+    image = fakes.batch().source.image
+    method.eval()
+    assert torch.equal(method.imagenet(image, "encode")[-1], method.student.encode(image)[-1])
+    assert not any(p.requires_grad for p in method.imagenet.module.parameters())
+    with torch.no_grad():
+        method.student.encoder[0].weight.zero_()
+    assert method.imagenet.module.encoder[0].weight.abs().sum() > 0
 
 
 def test_generalisation_refuses_a_paired_translator():
@@ -326,7 +354,10 @@ def test_every_value_states_its_origin_and_the_assumed_ones_say_so():
         if name != "translator_options"
     )
     assumed = {name for name, field in fields.items() if extra_of(field, "origin").startswith(ASSUMED)}
-    assert assumed == {"copy_buffers", "feature_distance", "pull_reduction", "projector_kernel", "fda_beta"}
+    assert assumed == {
+        "absent_weight", "copy_buffers", "fda_beta", "feature_distance", "ignored_negatives", "projector_kernel",
+        "pull_reduction",
+    }  # fmt: skip
 
 
 def test_paper_values():

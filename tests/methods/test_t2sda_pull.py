@@ -257,6 +257,12 @@ def test_candidates_by_hand():
     assert target.tolist() == [[False, True, False], [True, False, False]]
 
 
+def test_unknown_positions_are_negatives_only_if_asked_for():
+    label, none = torch.tensor([0, 1, UNKNOWN]), torch.zeros(0, dtype=torch.int64)
+    source, _ = P.negative_candidates(label, none, none.bool(), 2, ignored=True)
+    assert source.tolist() == [[False, True, True], [True, False, True]]
+
+
 def test_threshold_is_numpys_percentile():
     assert P.confidence_threshold(torch.tensor([[0.1, 0.2], [0.4, 0.8]]), 0.5).item() == pytest.approx(0.3)
     # Nothing lies below the threshold where all are equally sure.
@@ -308,6 +314,9 @@ def test_absent_and_unused_classes_weigh_nothing():
     present, used = torch.tensor([True, False, True, True]), torch.tensor([True, True, False, True])
     weights = P.class_weights(CONFIDENCE, present, used, 1.0)
     assert weights.tolist() == pytest.approx([0.05 / 0.55, 0, 0, 0.5 / 0.55])
+    # As if the confidence of class 1 was 0, whatever number stands there.
+    weights = P.class_weights(CONFIDENCE, present, used, 1.0, "max")
+    assert weights.tolist() == pytest.approx([0.05 / 1.55, 1 / 1.55, 0, 0.5 / 1.55])
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 2.0])
