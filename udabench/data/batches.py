@@ -18,6 +18,7 @@ from udabench.data.crop import Place, Window, cut_layer, cut_pixels, draw_place,
 from udabench.data.randomness import rng_at
 from udabench.data.resize import Resized
 from udabench.data.sampler import Draw, Sampler
+from udabench.data.whole import whole_images
 from udabench.dataset import Pixels
 from udabench.errors import DataError
 from udabench.method import Batch, Context, Domain, Samples
@@ -158,18 +159,8 @@ class BatchFunction:
 
 def whole_sample(images: Resized, name: str) -> Samples:
     """A whole resized image without its label, as a batch of one, on the wire's types."""
-    pixels = images.image(name)
     window = Window(0, 0, *images.size)
-    return Samples(
-        image=cut_pixels(pixels, window, mirror=False)[None],
-        label=None,
-        names=(name,),
-        valid=None,
-        box=torch.tensor([window]),
-        size=images.size,
-        flipped=torch.tensor([False]),
-        layers={},
-    )
+    return whole_images(cut_pixels(images.image(name), window, mirror=False)[None], (name,))
 
 
 def stack(parts: Sequence[Samples]) -> Samples:

@@ -19,6 +19,7 @@ from udabench.data.batches import samples_to_device
 from udabench.data.files import check_same_size
 from udabench.data.parallel import Progress
 from udabench.data.resize import resize_image
+from udabench.data.whole import whole_images
 from udabench.dataset import Dataset, Pixels
 from udabench.evaluate.confusion import confusion_matrix
 from udabench.evaluate.entropy import EntropyProbe, EntropyResult
@@ -80,6 +81,7 @@ def evaluate(
     target_size: Size,
     device: torch.device,
     *,
+    look: Callable[[Samples], Samples] = lambda samples: samples,
     progress: Progress | None = None,
     probe: Literal["entropy"] | None = None,
     precision: Precision = "float32",
@@ -92,6 +94,7 @@ def evaluate(
     Args:
         dataset: the split; its labels are mapped to ``task.classes``.
         target_size: input size, where ``config.size`` names no other.
+        look: the method's test-time transform, called once on the whole images; see ``Method.look``.
         progress: told ``(done, total)`` images.
         probe: what is measured besides.
         precision: autocast type of the network; everything after it is float32.
@@ -109,9 +112,9 @@ def evaluate(
     total = len(chosen)
     with torch.inference_mode():
         for cases in _batches(chosen, task.classes, size, config.batch):
-            samples = samples_to_device(_samples(cases, size), device)
+            samples = samples_to_device(_samples(cases), device)
             with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
-                logits = infer(predictor, samples, config)
+                logits = infer(predictor, look(samples), config)
             for index, case in enumerate(cases):
                 referee.judge(logits[:, index : index + 1], case.label)
                 if progress is not None:
@@ -207,15 +210,6 @@ def ahead(function: Callable[[Item], Result], items: Sequence[Item], threads: in
         pool.shutdown(cancel_futures=True)
 
 
-def _samples(cases: Sequence[_Case], size: Size) -> Samples:
-    count = len(cases)
-    return Samples(
-        image=torch.from_numpy(np.stack([case.image for case in cases])).permute(0, 3, 1, 2).contiguous(),
-        label=None,
-        names=tuple(case.name for case in cases),
-        valid=None,
-        box=torch.tensor([[0, 0, *size]] * count),
-        size=size,
-        flipped=torch.zeros(count, dtype=torch.bool),
-        layers={},
-    )
+def _samples(cases: Sequence[_Case]) -> Samples:
+    images = torch.from_numpy(np.stack([case.image for case in cases])).permute(0, 3, 1, 2).contiguous()
+    return whole_images(images, tuple(case.name for case in cases))

@@ -44,6 +44,8 @@ def make_record(
     device: str,
     lists: Mapping[str, str],
     target_labels: bool = False,
+    translated_input: bool = False,
+    lossy_store: bool = False,
     collapse: Sequence[str] = (),
     resumed: int = 0,
 ) -> tuple[Record, Matrices]:
@@ -53,8 +55,8 @@ def make_record(
         run: ``<method>[-<preset>]-<network>-<hash8>-s<seed>``.
         scored: the paper's choice of predictor at the last checkpoint first; all on one set under one protocol.
         evaluations_made: over the whole run, not only those in ``scored``.
-        lists: ``source``, ``target`` -> ``Dataset.digest()`` of the training split.
-        collapse, resumed: see :class:`Flags`.
+        lists: ``source``, ``target`` -> ``Dataset.digest()`` of the training split, where it was opened.
+        target_labels, translated_input, lossy_store, collapse, resumed: see :class:`Flags`.
     """
     config = resolved.config
     first = scored[0].evaluation
@@ -65,6 +67,8 @@ def make_record(
     flags = Flags(
         assumed=tuple(sorted(resolved.assumed)),
         target_labels=target_labels,
+        translated_input=translated_input,
+        lossy_store=lossy_store,
         oracle_selection=any(score.oracle_selection for score in scores),
         collapse=tuple(collapse),
         limited=config.evaluate.limit,

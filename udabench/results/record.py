@@ -131,7 +131,7 @@ class Cost(Part):
     Attributes:
         iterations, images: training steps and training images of both domains.
         wall_seconds: the whole run, over all of its sessions.
-        step_seconds: median training step.
+        step_seconds: mean of a training step, waiting for data included.
         data_wait: share of the training time spent waiting for data.
         peak_memory: bytes on the device (CUDA) or of the process (CPU).
         evaluation_seconds: of the headline's evaluation.
@@ -159,6 +159,8 @@ class Flags(Part):
     Attributes:
         assumed: keys of values that no source states.
         target_labels: the method trained on the target's labels.
+        translated_input: the method transforms images before it is evaluated on them.
+        lossy_store: training images came from a prepared store that had changed their pixels (JPEG).
         oracle_selection: some score belongs to a checkpoint chosen on the evaluation set.
         collapse: what the watchdog saw.
         limited: only so many images were evaluated.
@@ -167,6 +169,8 @@ class Flags(Part):
 
     assumed: tuple[str, ...] = ()
     target_labels: bool = False
+    translated_input: bool = False
+    lossy_store: bool = False
     oracle_selection: bool = False
     collapse: tuple[str, ...] = ()
     limited: int | None = None
@@ -177,6 +181,10 @@ class Flags(Part):
         said = []
         if self.target_labels:
             said.append("trained on the target's labels: an upper bound, not adaptation")
+        if self.translated_input:
+            said.append("evaluated on images that the method had transformed")
+        if self.lossy_store:
+            said.append("trained on images from a JPEG store, whose pixels are not the original ones")
         if self.limited is not None:
             said.append(f"evaluated on the first {self.limited} images only")
         if self.oracle_selection:
@@ -197,7 +205,7 @@ class Record(Part):
         config: dotted key -> value, without folders of this machine; origins: dotted key -> where it comes from.
         protocol: fields of :class:`udabench.task.Protocol`.
         evaluations_made: how often labels of the evaluation set were looked at, over the whole run.
-        lists: ``source``, ``target`` -> digest of the list of training images.
+        lists: ``source``, ``target`` -> digest of the list of training images, of the domains that were trained on.
         matrices: digest of the per-image confusion matrices that lie beside the record.
     """
 

@@ -17,22 +17,23 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from udabench.data.batches import whole_sample
 from udabench.data.build import Builder
 from udabench.data.loader import auto_workers, stream
 from udabench.data.locate import open_dataset
+from udabench.data.store import PreparedDataset
 from udabench.dataset import Dataset
 from udabench.device import choose_device
 from udabench.engine.artefacts import Artefacts
 from udabench.engine.folder import RunFolder
 from udabench.engine.seeding import seed_everything
+from udabench.engine.stages import read_stages
 from udabench.engine.train import TrainResult, train
 from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
 from udabench.method import Batch, Domain, Method, Samples, Stage
-from udabench.network import Network
 from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
 from udabench.run.plan import Plan
-from udabench.run.predict import whole_image
 from udabench.run.scoring import Scorer
 from udabench.run.setup import RunSetup, build_method
 from udabench.run.trained import stored_plan
@@ -49,20 +50,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Opened:
-    """A plan with everything opened and built: the data, the method with its initial weights, the device."""
+    """A plan with everything opened and built: the data, the method with its initial weights, the device.
+
+    Attributes:
+        training: the training split of each domain that some stage asks for; no other is ever opened.
+        val: the evaluation split.
+        builder: of batches; it hands out the target without labels unless the method is permitted to see them.
+        lists: digests of the training lists, taken before anything is trained.
+        lossy: whether training images come from a store that has changed their pixels (JPEG).
+    """
 
     plan: Plan
-    source: Dataset
-    target: Dataset
-    val: Dataset
-    setup: RunSetup
     method: Method
     device: torch.device
-
-    def builder(self) -> Builder:
-        """Of batches; it hands out the target without labels unless the method is permitted to see them."""
-        config, plan = self.plan.config, self.plan
-        return Builder(config.seed, config.data, plan.task.classes, self.source, self.target, plan.method.target_labels)
+    val: Dataset
+    training: Mapping[Domain, Dataset]
+    builder: Builder
+    lists: Mapping[str, str]
+    lossy: bool
 
 
 def open_plan(plan: Plan) -> Opened:
@@ -75,18 +80,33 @@ def open_plan(plan: Plan) -> Opened:
     def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
         return open_dataset(plan.registry, name, split, config.data.roots, options)
 
-    source = dataset(config.source, config.data.source_split, config.data.source_options)
-    target = dataset(config.target, config.data.target_split, config.data.target_options)
     val = dataset(config.target, config.evaluate.split, config.data.target_options)
     seed_everything(config.seed, "initial weights")
-    setup = RunSetup(plan.registry, config, plan.task)
-    method = build_method(plan.method, config.settings, setup)
-    opened = Opened(plan, source, target, limited(val, config.evaluate.limit), setup, method, device)
-    builder = opened.builder()
-    for stage in method.stages():
-        if not stage.layers:
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    method.network_of_record()
+    stages = read_stages(method, config)
+    training: dict[Domain, Dataset] = {}
+    for domain in domains_of(stages):
+        source = domain == "source"
+        training[domain] = dataset(
+            config.source if source else config.target,
+            config.data.source_split if source else config.data.target_split,
+            config.data.source_options if source else config.data.target_options,
+        )
+    classes, labels = plan.task.classes, method.target_labels
+    builder = Builder(config.seed, config.data, classes, training.get("source"), training.get("target"), labels)
+    for stage in stages:
+        if stage.iterations and not stage.layers:
             builder.stage(stage)
-    return opened
+    lossy = any(isinstance(stored := builder.stored(domain), PreparedDataset) and stored.lossy for domain in training)
+    lists = {str(domain): opened.digest() for domain, opened in training.items()}
+    return Opened(plan, method, device, limited(val, config.evaluate.limit), training, builder, lists, lossy)
+
+
+def domains_of(stages: Sequence[Stage]) -> list[Domain]:
+    """Every domain that some stage asks for."""
+    known: tuple[Domain, ...] = ("source", "target")
+    return [domain for domain in known if any(domain in stage.domains for stage in stages)]
 
 
 def start_run(plan: Plan, runs: Path) -> Outcome:
@@ -150,17 +170,17 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     plan = opened.plan
     folder.update_run(device=str(opened.device))
     scorer = Scorer(plan, opened.val, opened.device, folder.path)
-    builder = opened.builder()
+    target = opened.training.get("target")
     result = train(
         opened.method,
         plan.config,
         plan.task,
         folder,
-        open_batches(opened, builder, folder),
+        open_batches(opened, folder),
         opened.device,
-        open_images=open_images(builder),
+        open_images=open_images(opened.builder),
         evaluate=scorer.during,
-        truth=Truth(opened.target, plan.task.classes),
+        truth=None if target is None else Truth(target, plan.task.classes),
     )
     began = time.perf_counter()
     opened.method.eval()
@@ -170,7 +190,8 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         scored,
         made=len(result.evaluations) + len(opened.method.predictors()),
         cost=cost_of(result, scored, time.perf_counter() - began),
-        lists={"source": opened.source.digest(), "target": opened.target.digest()},
+        lists=opened.lists,
+        lossy_store=opened.lossy,
         collapse=result.warnings,
         resumed=int(folder.read_run().get("sessions", 1)) - 1,
     )
@@ -180,14 +201,12 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     return Outcome(folder.path, record)
 
 
-def open_batches(
-    opened: Opened, builder: Builder, folder: RunFolder
-) -> Callable[[Stage, int, int, int], Iterator[Batch]]:
+def open_batches(opened: Opened, folder: RunFolder) -> Callable[[Stage, int, int, int], Iterator[Batch]]:
     """What the engine calls for a stage's batches: a stream of the batch function, with the layers' readers."""
     artefacts = Artefacts(folder.artefacts, opened.method.stages())
 
     def opener(stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
-        function = builder.stage(stage, artefacts.readers(stage, version) if stage.layers else None)
+        function = opened.builder.stage(stage, artefacts.readers(stage, version) if stage.layers else None)
         workers = auto_workers(opened.plan.config.data.workers, function)
         return stream(function, start, stop, workers, pin=opened.device.type == "cuda")
 
@@ -201,8 +220,7 @@ def open_images(builder: Builder) -> Callable[[Domain, Callable[[str], bool]], I
         images = builder.images(domain)
         for name in images.names:
             if not skip(name):
-                pixels = torch.from_numpy(images.image(name)).permute(2, 0, 1)[None].contiguous()
-                yield whole_image(pixels, images.size, (name,))
+                yield whole_sample(images, name)
 
     return opener
 
@@ -217,6 +235,7 @@ class Scores:
     lists: Mapping[str, str]
     collapse: Sequence[str] = ()
     resumed: int = 0
+    lossy_store: bool = False
 
 
 def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: float) -> Cost:
@@ -234,7 +253,7 @@ def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: f
 
 def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: torch.device, scores: Scores) -> Record:
     """The record of what was scored, written beside its matrices."""
-    network = next(module for module in method.modules() if isinstance(module, Network))
+    network = method.network_of_record()
     chosen = plan.config.network
     parameters = sum(p.numel() for p in network.parameters())
     record, matrices = make_record(
@@ -247,7 +266,9 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
         cost=scores.cost,
         device=device_name(device),
         lists=scores.lists,
-        target_labels=plan.method.target_labels,
+        target_labels=method.target_labels,
+        translated_input=method.translated_input,
+        lossy_store=scores.lossy_store,
         collapse=scores.collapse,
         resumed=scores.resumed,
     )

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from udabench.data.whole import whole_images
 from udabench.dataset import Pixels
 from udabench.errors import DataError, UsageError, unknown
 from udabench.evaluate.inference import infer
 from udabench.evaluate.prediction import predict_labels
 from udabench.labels import CITYSCAPES19, LabelSpace
-from udabench.method import Samples
 from udabench.run.trained import Trained
 from udabench.size import Size
 
@@ -67,7 +67,8 @@ class Predictor:
         resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
         tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(self.trained.device).float() / 255
         with torch.inference_mode():
-            logits = infer(self.predict, whole_image(tensor, size), config.evaluate)
+            samples = self.trained.method.look(whole_images(tensor))
+            logits = infer(self.predict, samples, config.evaluate)
             height, width = image.shape[:2]
             labels = predict_labels(logits, Size(height, width), config.evaluate.align_corners)
         return labels[0].cpu().numpy()
@@ -107,18 +108,3 @@ def server_ids(classes: LabelSpace) -> npt.NDArray[np.uint8]:
         raise UsageError(
             f"The classes of this run ({classes.name}) are not those of Cityscapes; use --format trainids."
         ) from None
-
-
-def whole_image(image: torch.Tensor, size: Size, names: tuple[str, ...] | None = None) -> Samples:
-    """Whole pictures as samples: N 3 H W, of the size that is given."""
-    count = len(image)
-    return Samples(
-        image=image,
-        label=None,
-        names=names or ("",) * count,
-        valid=None,
-        box=torch.tensor([[0, 0, size.height, size.width]] * count),
-        size=size,
-        flipped=torch.zeros(count, dtype=torch.bool),
-        layers={},
-    )

@@ -37,8 +37,10 @@ class Scorer:
     device: torch.device
     folder: Path
 
-    def score(self, predictor: Callable[[Samples], Tensor], progress: Progress | None = None) -> Evaluation:
-        """One predictor, now."""
+    def score(
+        self, method: Method, predictor: Callable[[Samples], Tensor], progress: Progress | None = None
+    ) -> Evaluation:
+        """One predictor of a method, now."""
         config = self.plan.config
         size = config.data.target_size
         assert size is not None, "plans resolve the sizes"
@@ -49,6 +51,7 @@ class Scorer:
             config.evaluate,
             size,
             self.device,
+            look=method.look,
             progress=progress,
             probe=config.engine.probe,
             precision=config.engine.precision,
@@ -58,7 +61,7 @@ class Scorer:
     def during(self, method: Method, iteration: int) -> Evaluated:
         """Score the paper's choice of predictor during the training, and keep what was found."""
         name, predictor = next(iter(method.predictors().items()))
-        evaluation = self.score(predictor)
+        evaluation = self.score(method, predictor)
         values = dict(evaluation.means)
         if evaluation.entropy is not None:
             values["entropy of correct pixels"] = evaluation.entropy.correct
@@ -71,13 +74,16 @@ class Scorer:
         return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
 
     def final(self, method: Method, progress: Callable[[str], Progress], iteration: int) -> list[Scored]:
-        """Every predictor as it is now, the paper's choice first; then the best of the training's evaluations."""
+        """Every predictor as it is now, the paper's choice first; then the best of the training's evaluations, where
+        it was better than the first of these."""
         scored = [
-            Scored(self.score(predictor, progress(name)), name, "last", iteration)
+            Scored(self.score(method, predictor, progress(name)), name, "last", iteration)
             for name, predictor in method.predictors().items()
         ]
-        best = self._best()
-        return [*scored, best] if best is not None else scored
+        best, headline = self._best(), self.plan.task.headline
+        # Where nothing before was better, the last one is also the best: there is no second row for it then.
+        better = best is not None and best.evaluation.means[headline] > scored[0].evaluation.means[headline]
+        return [*scored, best] if best is not None and better else scored
 
     def _kept(self) -> Iterator[Path]:
         folder = self.folder / FOLDER

@@ -51,7 +51,7 @@ def check_resume(subject: RunSubject) -> str:
 
 def check_target_labels(subject: RunSubject) -> str:
     """Without the label files of the target's training split the weights are the same."""
-    if subject.subject.method.target_labels:
+    if subject.subject.build().target_labels:
         raise Skip("target_labels = True: the method asks for them, and its record says so")
     data = subject.subject.folder / "data-unlabelled"
     shutil.copytree(subject.subject.data, data)

@@ -19,7 +19,7 @@ from udabench.data.build import Builder
 from udabench.data.locate import open_dataset
 from udabench.engine.artefacts import Artefacts
 from udabench.engine.optimizers import Optimizers, make_scaler
-from udabench.engine.seeding import modes_kept, seed_everything
+from udabench.engine.seeding import modes_kept, random_state_kept, seed_everything
 from udabench.engine.workspace import RunWorkspace
 from udabench.errors import PluginError, UsageError
 from udabench.hookspecs import Entry
@@ -149,7 +149,10 @@ class Subject:
         source, target = (
             open_dataset(self.registry, name, "train", config.data.roots) for name in (config.source, config.target)
         )
-        return Builder(config.seed, config.data, self.plan.task.classes, source, target, self.method.target_labels)
+        # The permission is the built method's: one around another may have taken it over.
+        with random_state_kept(CPU):
+            labels = self.build().target_labels
+        return Builder(config.seed, config.data, self.plan.task.classes, source, target, labels)
 
 
 def where_is(method: type[Method]) -> tuple[str, Path, str]:
