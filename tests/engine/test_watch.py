@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -16,7 +17,9 @@ from udabench.method import Probe
 
 
 def labels(*counts: int) -> torch.Tensor:
-    return torch.cat([torch.full((count,), index) for index, count in enumerate(counts)])
+    """So many pixels of each class; the last number: of the unknown, 255."""
+    ids = (*range(len(counts) - 1), 255)
+    return torch.cat([torch.full((count,), index) for index, count in zip(ids, counts, strict=True)])
 
 
 def feed(watchdog: Watchdog, *counts: int, start: int = 0) -> None:
@@ -24,36 +27,51 @@ def feed(watchdog: Watchdog, *counts: int, start: int = 0) -> None:
         watchdog.see_labels("pseudo", labels(*counts), iteration)
 
 
-def test_a_class_above_95_percent_is_told_once() -> None:
+def test_a_class_above_95_percent_of_many_labels_is_told_once() -> None:
     said: list[str] = []
     watchdog = Watchdog(("road", "car", "sky"), said.append)
-    feed(watchdog, 95, 5, 0)
+    feed(watchdog, 95, 5, 0, 0)
     assert watchdog.warnings == []
-    feed(watchdog, 96, 4, 0, start=10)
-    feed(watchdog, 97, 3, 0, start=20)
-    assert said == watchdog.warnings == ["collapse? pseudo: class 'road' holds 96.0 % of the pixels (iteration 19)"]
+    feed(watchdog, 96, 4, 0, 0, start=WINDOW)
+    feed(watchdog, 97, 3, 0, 0, start=2 * WINDOW)
+    last = 2 * WINDOW - 1
+    assert (
+        said == watchdog.warnings == [f"collapse? pseudo: class 'road' holds 96.0 % of the pixels (iteration {last})"]
+    )
 
 
-def test_a_class_that_vanishes_is_told() -> None:
+@pytest.mark.parametrize(("unknown", "warnings"), [(90, 1), (91, 0)])
+def test_all_of_almost_no_labels_says_nothing(unknown: int, warnings: int) -> None:
+    """A tenth of 100 pixels is enough, 10 of 101 are not."""
+    watchdog = Watchdog(("road", "car"))
+    feed(watchdog, 10, 0, unknown)
+    assert len(watchdog.warnings) == warnings
+
+
+def test_a_class_that_vanishes_from_a_whole_window_is_told() -> None:
     watchdog = Watchdog(("road", "car", "sky"))
-    feed(watchdog, 5, 5, 0)
-    feed(watchdog, 5, 5, 5, start=10)
-    feed(watchdog, 5, 0, 5, start=20)
-    assert watchdog.warnings == ["collapse? pseudo: class 'car' has vanished (iteration 29)"]
+    feed(watchdog, 5, 5, 0, 0)
+    feed(watchdog, 5, 5, 5, 0, start=WINDOW)
+    feed(watchdog, 5, 0, 5, 0, start=2 * WINDOW)
+    assert watchdog.warnings == [f"collapse? pseudo: class 'car' has vanished (iteration {3 * WINDOW - 1})"]
 
 
-def test_a_class_missing_from_single_batches_has_not_vanished() -> None:
+def test_a_class_missing_from_many_batches_has_not_vanished() -> None:
     watchdog = Watchdog(("road", "car"))
     for iteration in range(3 * WINDOW):
-        watchdog.see_labels("pseudo", labels(5, 5 if iteration % WINDOW == 0 else 0), iteration)
+        watchdog.see_labels("pseudo", labels(5, 5 if iteration % WINDOW == 0 else 0, 0), iteration)
     assert watchdog.warnings == []
 
 
-def test_unknown_pixels_do_not_count() -> None:
-    watchdog = Watchdog(("road", "car"))
+@pytest.mark.parametrize(("cars", "warnings"), [(WINDOW, 0), (WINDOW + 1, 1)])
+def test_a_class_that_held_a_thousandth_at_most_may_go(cars: int, warnings: int) -> None:
+    """1000 pixels a batch: a thousandth is one in each."""
+    watchdog = Watchdog(("road", "sky", "car"))
     for iteration in range(WINDOW):
-        watchdog.see_labels("pseudo", torch.tensor([0, 1, 255, 255, 255, 255]), iteration)
-    assert watchdog.warnings == []
+        now = 2 if iteration < cars - WINDOW else 1
+        watchdog.see_labels("pseudo", labels(500, 500 - now, now, 0), iteration)
+    feed(watchdog, 500, 500, 0, 0, start=WINDOW)
+    assert len(watchdog.warnings) == warnings
 
 
 def test_evaluations_are_judged_one_by_one_by_their_predictions() -> None:
@@ -66,17 +84,24 @@ def test_evaluations_are_judged_one_by_one_by_their_predictions() -> None:
     ]
 
 
+def test_evaluations_where_the_truth_is_so_are_no_collapse() -> None:
+    """96 of 100 pixels are road, and no car is there to be found."""
+    watchdog = Watchdog(("road", "sky", "car"))
+    watchdog.see_matrix("evaluation", torch.tensor([[95, 0, 1], [0, 4, 0], [0, 0, 0]]), 100)
+    watchdog.see_matrix("evaluation", torch.tensor([[96, 0, 0], [0, 4, 0], [0, 0, 0]]), 200)
+    assert watchdog.warnings == []
+
+
 def test_the_watchdog_goes_on_where_it_was() -> None:
     whole, first, second = (Watchdog(("road", "car", "sky")) for _ in range(3))
-    feed(whole, 5, 5, 0)
-    feed(first, 5, 5, 0)
-    for iteration in range(10, 14):
-        whole.see_labels("pseudo", labels(5), iteration)
-        first.see_labels("pseudo", labels(5), iteration)
-    second.load(first.state())
-    for iteration in range(14, 20):
-        whole.see_labels("pseudo", labels(5), iteration)
-        second.see_labels("pseudo", labels(5), iteration)
+    for watchdog in (whole, first):
+        feed(watchdog, 5, 5, 0, 0)
+        for iteration in range(WINDOW, WINDOW + 50):
+            watchdog.see_labels("pseudo", labels(5, 0, 0, 2), iteration)
+    second.load(json.loads(json.dumps(first.state())))
+    for iteration in range(WINDOW + 50, 2 * WINDOW):
+        whole.see_labels("pseudo", labels(5, 0, 0, 2), iteration)
+        second.see_labels("pseudo", labels(5, 0, 0, 2), iteration)
     assert len(whole.warnings) == 2
     assert second.state() == whole.state()
 
