@@ -1,16 +1,21 @@
-"""Presets: YAML files that ship with a method (or with udabench, for all methods). A preset names a row of a paper."""
+"""Presets: YAML files that ship with a method (or with udabench, for all methods). A preset names a row of a paper.
+
+Keys of a file: ``about``, ``table``, ``origin`` (of all its values), ``values``, ``extends`` (another preset of the
+method, whose values lie under its own), and the paper's figures: ``published`` as task -> metric -> figure, or as
+metric -> figure of the one ``task``; null with a ``reason`` where there is none.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
 
-from udabench.errors import PluginError, unknown
+from udabench.errors import PluginError, UserError, unknown
 from udabench.registry import Registered
 
 DEFAULT = "default"
@@ -24,29 +29,34 @@ class Preset:
     Attributes:
         name: the file's stem.
         about: one line.
-        values: dotted or nested keys -> values.
+        values: dotted or nested keys -> values, those of the preset that it extends included.
         origins: dotted key -> where the value comes from, where the file says so.
-        published: metric -> figure of the paper; None where the text has lost it (then ``reason``).
+        published: task -> metric -> figure of the paper; None where there is none (then ``reason``).
         table: which table and row.
+        extends: the preset that it builds on.
     """
 
     name: str
     about: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
-    published: Mapping[str, float] | None = None
+    published: Mapping[str, Mapping[str, float]] | None = None
     table: str = ""
     reason: str = ""
+    extends: str | None = None
 
 
 def presets_of(method: Registered) -> dict[str, Preset]:
-    """All presets of a method, udabench's common ones included; a method's own of the same name lies over it."""
+    """All presets of a method, udabench's common ones included; a method's own of the same name lies over it.
+
+    Raises PluginError for a file that cannot be read, and for one that extends itself or what is not there.
+    """
     found = {preset.name: preset for preset in _read_all(files("udabench") / "preset_files")}
     folder = _folder(method)
     for preset in _read_all(folder) if folder is not None else ():
         below = found.get(preset.name)
         found[preset.name] = _over(below, preset) if below else preset
-    return found
+    return {name: _extended(preset, found, method.name) for name, preset in found.items()}
 
 
 def choose_presets(method: Registered, name: str | None) -> list[Preset]:
@@ -58,16 +68,39 @@ def choose_presets(method: Registered, name: str | None) -> list[Preset]:
     return [presets[n] for n in names if n in presets]
 
 
+def network_of(presets: Sequence[Preset]) -> str | None:
+    """The network that these presets (weakest first) choose; None: they leave it open."""
+    named: list[str] = [preset.values["network.name"] for preset in presets if "network.name" in preset.values]
+    return named[-1] if named else None
+
+
 def _over(below: Preset, above: Preset) -> Preset:
-    return Preset(
-        above.name,
-        above.about or below.about,
-        {**below.values, **above.values},
-        {**below.origins, **above.origins},
-        above.published,
-        above.table,
-        above.reason,
+    return replace(
+        above,
+        about=above.about or below.about,
+        values={**below.values, **above.values},
+        origins={**below.origins, **above.origins},
+        extends=above.extends or below.extends,
     )
+
+
+def _extended(preset: Preset, presets: Mapping[str, Preset], method: str) -> Preset:
+    """The preset with the values of all that it builds on under its own."""
+    chain = [preset]
+    while (name := chain[-1].extends) is not None:
+        if name not in presets:
+            error: UserError = unknown(f"preset of {method}", name, presets)
+            raise PluginError(f"Preset '{chain[-1].name}' extends what is not there. {error}")
+        if name in (seen.name for seen in chain):
+            raise PluginError(f"Presets of {method} extend each other: {' -> '.join(p.name for p in chain)} -> {name}.")
+        chain.append(presets[name])
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for each in reversed(chain):
+        # A value that is stated again takes its origin from where it is stated, also if that is silent on it.
+        origins = {key: origin for key, origin in origins.items() if key not in each.values} | dict(each.origins)
+        values |= each.values
+    return replace(preset, values=values, origins=origins)
 
 
 def _folder(method: Registered) -> Traversable | None:
@@ -91,9 +124,20 @@ def _read(file: Traversable) -> Preset:
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
         values, origins = _split(raw.pop("values", None) or {}, raw.pop("origin", ""))
-        return Preset(name=file.name.removesuffix(".yaml"), values=values, origins=origins, **raw)
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        published = _published(raw.pop("published", None), raw.pop("task", None))
+        return Preset(name=file.name.removesuffix(".yaml"), values=values, origins=origins, published=published, **raw)
+    except (yaml.YAMLError, TypeError, AttributeError, ValueError) as error:
         raise PluginError(f"Preset {file} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _published(figures: Mapping[str, Any] | None, task: str | None) -> dict[str, dict[str, float]] | None:
+    """Task -> metric -> figure, from that or from metric -> figure and the task. Raises ValueError without a task."""
+    if not figures:
+        return None
+    by_task = {task: figures} if task is not None else figures
+    if not all(isinstance(metrics, Mapping) for metrics in by_task.values()):
+        raise ValueError("published figures belong to a task: state 'task: <source>-<target>'")
+    return {name: {metric: float(figure) for metric, figure in of.items()} for name, of in by_task.items()}
 
 
 def _split(values: Mapping[str, Any], origin: str, prefix: str = "") -> tuple[dict[str, Any], dict[str, str]]:

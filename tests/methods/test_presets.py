@@ -8,6 +8,9 @@ import udabench_oracle
 import udabench_source_only
 import udabench_t2sda
 
+from udabench.errors import PluginError
+from udabench.hookspecs import Entry
+from udabench.labels import CITYSCAPES19
 from udabench.presets import choose_presets, presets_of
 from udabench.registry import Catalogue, Registered
 from udabench.resolve import layer_of, resolve
@@ -65,15 +68,121 @@ def test_quick_is_small_for_all_methods():
     assert {row.hash for row in rows} != {rows[0].hash}
 
 
+GTA5, SYNTHIA = "gta5-cityscapes", "synthia-cityscapes"
+# Task -> metric -> figure, read off the tables of the two texts.
+FIGURES = {
+    "default": {GTA5: {"mIoU19": 60.4}, SYNTHIA: {"mIoU16": 57.6, "mIoU13*": 65.4}},
+    "daformer": {GTA5: {"mIoU19": 70.0, "tail": 63.7}, SYNTHIA: {"mIoU16": 62.8, "mIoU13*": 69.4}},
+    "daformer-fda": {GTA5: {"mIoU19": 68.8}, SYNTHIA: {"mIoU16": 61.4, "mIoU13*": 67.8}},
+    "daformer-drw-none": {GTA5: {"mIoU19": 68.9, "tail": 62.0}},
+    "daformer-drw-ce": {GTA5: {"mIoU19": 68.8, "tail": 60.1}},
+    **{
+        name: {GTA5: {"mIoU19": figure}}
+        for name, figure in {
+            "baseline": 56.3, "vanilla-contrast": 57.5, "source-to-target": 57.3, "source-to-pseudo-target": 58.4,
+            "source-negatives": 60.1, "pseudo-target-ce": 58.7, "mse": 58.6,
+            "components-pull": 59.0, "components-cbqs": 59.2, "components-drw": 59.8,
+            "daformer-baseline": 68.3, "daformer-vanilla-contrast": 68.5, "daformer-source-to-target": 68.3,
+            "daformer-source-to-pseudo-target": 69.0, "daformer-pseudo-target-ce": 69.0,
+            "daformer-target-to-source": 68.6, "daformer-mse": 69.4,
+            "daformer-color-jitter": 69.0, "daformer-color-jitter-ce": 68.1,
+            "daformer-gaussian-blur": 69.5, "daformer-gaussian-blur-ce": 68.4,
+        }.items()
+    },
+}  # fmt: skip
+UNPUBLISHED = {"generalize", "t2sda-literal", "srw", "daformer-srw"}
+
+
 def test_published_figures_of_the_presets():
     presets = presets_of(CATALOGUE.describe("t2sda"))
-    figures = {name: preset.published for name, preset in presets.items() if preset.published}
-    assert figures["default"] == {"mIoU19": 60.4}
-    assert figures["daformer"] == {"mIoU19": 70.0}
-    assert figures["baseline"] == {"mIoU19": 56.3}
-    assert presets["generalize"].published is None
-    assert presets["generalize"].reason
-    assert not {"quick"} & set(figures)
+    assert {name: preset.published for name, preset in presets.items() if preset.published} == FIGURES
+    assert {name for name, preset in presets.items() if preset.reason} == UNPUBLISHED
+    assert set(presets) == set(FIGURES) | UNPUBLISHED | {"quick"}
+
+
+def test_metrics_of_the_figures_are_measured():
+    for preset in presets_of(CATALOGUE.describe("t2sda")).values():
+        for metrics in (preset.published or {}).values():
+            assert set(metrics) <= set(CITYSCAPES19.averages)
+
+
+def test_the_transformer_rows_change_what_their_resnet_twins_change():
+    for name in ("vanilla-contrast", "source-to-target", "source-to-pseudo-target", "pseudo-target-ce", "mse"):
+        small, large = _row(name), _row(f"daformer-{name}")
+        assert large.settings == small.settings
+        assert (small.network.name, large.network.name) == ("resnet101-deeplabv2", "mit_b5-daformer")
+
+
+def test_rows_without_a_pull_have_daformers_teacher():
+    for name in ("baseline", "daformer-baseline", "daformer-fda", "daformer-color-jitter-ce"):
+        settings = _row(name).settings
+        assert (settings.pulls, settings.teacher_norms, settings.copy_buffers) == (False, "batch", False)
+    assert _row("daformer-color-jitter-ce").settings.translator == "color_jitter"
+
+
+def test_generalisation_is_the_papers_objective():
+    row = _row("generalize")
+    assert (row.settings.feature_distance, row.data.sampler) == (0, "uniform")
+    assert (row.settings.reweight, row.settings.negative_sampling) == ("none", "source")
+
+
+def _assumed(preset):
+    return set(_resolve(CATALOGUE.describe("t2sda"), preset).assumed)
+
+
+def test_what_the_paper_leaves_open_is_listed_as_assumed():
+    daformers = {
+        "data.flip", "data.crop_max_ratio", "settings.jitter_strength", "settings.mix_scope", "settings.ce_avg",
+    }  # fmt: skip
+    assert daformers | {"network.weights", "data.sampler", "settings.feature_distance"} <= _assumed("default")
+    assert not daformers & _assumed("daformer")
+    assert {"settings.teacher_norms", "settings.copy_buffers"} <= _assumed("daformer")
+    assert {"settings.query_sampling", "settings.negative_sampling"} <= _assumed("components-pull")
+    assert "settings.reweight" not in _assumed("components-pull")
+    assert {"data.sampler", "settings.translator"} <= _assumed("generalize")
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """``toy(name=yaml, ...)``: the presets of a method that has these files."""
+
+    def make(**texts):
+        package = tmp_path / "toy_presets_method"
+        (package / "presets").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        for name, text in texts.items():
+            (package / "presets" / f"{name}.yaml").write_text(text, encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "toy_presets_method", raising=False)
+        catalogue = Catalogue("method")
+        catalogue.add("toy", Entry("toy_presets_method.method:Toy", "a toy"), "toy_presets_method")
+        return presets_of(catalogue.describe("toy"))
+
+    return make
+
+
+def test_a_preset_lies_over_what_it_extends(toy):
+    base = "{origin: paper Tab 1, task: a-b, published: {mIoU: 1}, values: {settings: {x: 1, y: 1, z: 1}}}"
+    middle = "{extends: base, origin: paper Tab 2, values: {settings: {y: 2, z: 2}}}"
+    presets = toy(base=base, middle=middle, top="{extends: middle, values: {settings: {z: 3}}}")
+    top = presets["top"]
+    assert top.values == {"settings.x": 1, "settings.y": 2, "settings.z": 3}
+    assert top.origins == {"settings.x": "paper Tab 1", "settings.y": "paper Tab 2"}
+    assert (presets["base"].published, top.published) == ({"a-b": {"mIoU": 1.0}}, None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "error"),
+    [
+        ({"one": "extends: two", "two": "extends: one"}, "extend each other: one -> two -> one"),
+        ({"one": "extends: one"}, "extend each other: one -> one"),
+        ({"one": "extends: tow", "two": "about: it"}, "'one' extends what is not there.*Did you mean 'two'"),
+        ({"one": "published: {mIoU19: 60.4}"}, "one.yaml cannot be read: published figures belong to a task"),
+    ],
+)
+def test_presets_that_cannot_be(toy, texts, error):
+    with pytest.raises(PluginError, match=error):
+        toy(**texts)
 
 
 @pytest.mark.parametrize("module", ["udabench_source_only", "udabench_oracle", "udabench_t2sda"])

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from udabench.config import extra_of
 from udabench.errors import UserError
+from udabench.presets import network_of
 
 if TYPE_CHECKING:
     from udabench.run.plan import Plan
@@ -25,12 +26,12 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
     console.print("\n[bold]Task[/]")
     console.print(f"  {plan.task.source} -> {plan.task.target}, {len(plan.task.classes)} classes; averages: "
                   f"{', '.join(plan.task.evaluated)} (headline {plan.task.headline})", markup=False)  # fmt: skip
-    for preset in plan.presets:
-        published = _published(preset.published, preset.reason)
-        console.print(
-            f"  preset {preset.name}: {preset.about}{' ' + preset.table if preset.table else ''}{published}",
-            markup=False,
-        )
+    for i, preset in enumerate(plan.presets, 1):
+        row = "; ".join(part for part in (preset.about, preset.table) if part)
+        console.print(f"  preset {preset.name}: {row}", markup=False)
+        if i == len(plan.presets):
+            # The figures of those under it are of other rows.
+            console.print(f"  published: {published(plan)}", markup=False)
     console.print("\n[bold]Would read[/]")
     for line in _reads(plan):
         console.print("  " + line)
@@ -61,10 +62,17 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _published(figures: object, reason: str) -> str:
-    if isinstance(figures, dict):
-        return "; published: " + ", ".join(f"{name} {value}" for name, value in figures.items())
-    return f"; published: null ({reason})" if reason else ""
+def published(plan: Plan) -> str:
+    """The paper's figures of the plan's preset, where its task and network are those of the plan; else why not."""
+    preset = plan.presets[-1]
+    if preset.published is None:
+        return f"null ({preset.reason})" if preset.reason else "null (no row of a paper)"
+    network, ours = network_of(plan.presets), plan.config.network.name
+    if network is not None and network != ours:
+        return f"null (the row's network is {network}, not {ours})"
+    if plan.task.name not in preset.published:
+        return f"null (the row has figures for {', '.join(preset.published)}, not for {plan.task.name})"
+    return ", ".join(f"{metric} {figure}" for metric, figure in preset.published[plan.task.name].items())
 
 
 def _reads(plan: Plan) -> Iterator[str]:

@@ -1,0 +1,43 @@
+"""What the dry run says of a row's published figures."""
+
+from pathlib import Path
+
+import pytest
+
+from udabench.cli.dry_run import print_dry_run, published
+from udabench.plugins import load_registry
+from udabench.run.plan import Request, make_plan
+
+REGISTRY = load_registry()
+
+
+@pytest.fixture(autouse=True)
+def _no_user_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("source", "preset", "network", "said"),
+    [
+        ("gta5", None, None, "mIoU19 60.4"),
+        ("synthia", None, None, "mIoU16 57.6, mIoU13* 65.4"),
+        ("gta5", "daformer", None, "mIoU19 70.0, tail 63.7"),
+        ("gta5", "default", "lite0", "null (the row's network is resnet101-deeplabv2, not lite0)"),
+        ("gta5", "mse", "lite0", "null (the row's network is resnet101-deeplabv2, not lite0)"),
+        ("synthia", "mse", None, "null (the row has figures for gta5-cityscapes, not for synthia-cityscapes)"),
+        ("gta5", "srw", None, "null (the text has lost the body of the table)"),
+        ("gta5", "quick", None, "null (no row of a paper)"),
+    ],
+)
+def test_figures_stand_only_where_task_and_network_are_the_rows(source, preset, network, said):
+    flags = {"network.name": network} if network else {}
+    assert published(make_plan(REGISTRY, Request("t2sda", source, preset=preset, flags=flags))) == said
+
+
+def test_only_the_last_presets_figures_are_printed(capsys, monkeypatch):
+    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda plan, runs: [])
+    print_dry_run([make_plan(REGISTRY, Request("t2sda", "gta5", preset="daformer-mse"))], Path("runs"))
+    printed = capsys.readouterr().out
+    assert "published: mIoU19 69.4\n" in printed
+    assert printed.count("published: ") == 1
+    assert "60.4" not in printed
