@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from torch import Generator as Rng
 from torch import Tensor, nn
@@ -147,6 +148,7 @@ class Shared(NamedTuple):
 
 
 Event = Loss | Update | Scalar | Panel | Probe
+Returned = TypeVar("Returned")
 Step = Callable[[Batch, int, Rng], Generator[Event, None, Any]]
 """``step(batch, iteration, rng)``. ``rng`` is a CPU generator that is a function of (seed, stage, iteration); the
 generator may *return* what an outer method needs: a :class:`Shared`."""
@@ -190,6 +192,23 @@ class StepSchedule:
     def factor(self, iteration: int, iterations: int) -> float:
         """The factor at 0-based ``iteration``; the stage's length does not matter."""
         return self.gamma ** (iteration // self.every)
+
+
+def changed(
+    events: Generator[Event, None, Returned], change: Callable[[Event], Event]
+) -> Generator[Event, None, Returned]:
+    """An inner method's step with each event changed on its way: ``shared = yield from changed(inner.step(...), f)``.
+
+    Each is changed before the inner step goes on, so a loss may still be built on its graph.
+    """
+    with closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                returned: Returned = end.value
+                return returned
+            yield change(event)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from udabench.engine.evaluation import Evaluated
 from udabench.engine.folder import RunFolder
 from udabench.engine.metrics import read_metrics
 from udabench.errors import PluginError, UsageError, UserError
-from udabench.method import Batch, Group, Loss, Method, Optimizer, Panel, PolySchedule, Probe, Scalar, Stage
+from udabench.method import Batch, Group, Loss, Method, Optimizer, Panel, PolySchedule, Probe, Scalar, Stage, Workspace
 
 
 class Plain(Method):
@@ -276,7 +276,10 @@ def test_the_method_is_in_training_mode_after_a_prepare_that_forgot(tmp_path: Pa
         modes.append(method.training)
         yield Scalar("nothing", torch.zeros(()))
 
-    method = Plain(step, 2, prepare=lambda workspace: method.eval())
+    def prepare(workspace: Workspace) -> None:
+        method.eval()
+
+    method = Plain(step, 2, prepare=prepare)
     run(tmp_path, method)
     assert modes == [True, True]
 

@@ -16,6 +16,7 @@ class Counters:
     Attributes:
         stage, stage_name: the stage in which the run is.
         iteration: steps done in it.
+        passed: whether the pass of a stage without iterations is done.
         total: steps done in the run.
         images_seen: of both domains.
         wall_seconds: all of the training.
@@ -35,6 +36,7 @@ class Counters:
     wait_seconds: float = 0.0
     peak_memory: int = 0
     evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    passed: bool = False
 
     def as_state(self) -> dict[str, Any]:
         """JSON."""

@@ -22,8 +22,9 @@ from udabench.engine.finite import Finiteness, NotFinite, check_weights
 from udabench.engine.folder import RunFolder
 from udabench.engine.log import Pace, RunLog
 from udabench.engine.optimizers import Optimizers, make_scaler
+from udabench.engine.passes import PassNotes, run_pass
 from udabench.engine.referee import Referee
-from udabench.engine.seeding import bystander, modes_kept, seed_everything
+from udabench.engine.seeding import bystander, seed_everything
 from udabench.engine.signals import Stopped, StopRequest
 from udabench.engine.stages import check_checkpoint, read_stages, run_identity
 from udabench.engine.step import Notes, Stepper
@@ -158,7 +159,11 @@ class Trainer:
         stage, counters = self.stages[index], self.counters
         if index != counters.stage:
             counters.stage, counters.iteration, self._stored = index, 0, {}
+            counters.passed = False
         counters.stage_name = stage.name
+        if stage.iterations == 0:
+            self._run_pass_alone(stage)
+            return
         if counters.iteration >= stage.iterations:
             return
         self.log.say(f"Stage {stage.name}: {stage.iterations} iterations.")
@@ -171,6 +176,16 @@ class Trainer:
             self._prepare(stage, optimizers)
             self._run_until_refresh(stage, stepper)
 
+    def _run_pass_alone(self, stage: Stage) -> None:
+        """A stage without iterations: what it left in the method is saved, though no step was made."""
+        if self.counters.passed:
+            return
+        optimizers = Optimizers(stage, self.scaler)
+        self._prepare(stage, optimizers)
+        self.counters.passed = True
+        self._saved = None
+        self._save(optimizers)
+
     def _prepare(self, stage: Stage, optimizers: Optimizers) -> None:
         """At a refresh, after a checkpoint: a run that is killed here begins the pass again and skips what is done."""
         iteration = self.counters.iteration
@@ -180,9 +195,20 @@ class Trainer:
         self.log.say(f"Stage {stage.name}: preparing at iteration {iteration}.")
         here = (self.config.seed, stage.name, "prepare", iteration)
         folder = self.artefacts.version(stage.name, iteration)
+        # Behind the checkpoint, so that a pass that begins again takes its entries' place; alone there is no step.
+        number = self.counters.total + (stage.iterations > 0)
+        notes = PassNotes(
+            self.device,
+            self.referee,
+            lambda name, picture: self.log.panel(name, picture, number),
+            lambda name, labels: self.watchdog.see_labels(name, labels, number),
+        )
         seed_everything(*here)
-        with modes_kept(self.method):
-            stage.prepare(RunWorkspace(folder, self.open_images, self.device, here, self._stop_if_asked))
+        workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_if_asked)
+        run_pass(self.method, stage, workspace, self.engine, notes)
+        values = notes.read()
+        if values:
+            self.log.values(stage.name, number, values)
         self._stop_if_asked()
 
     def _version(self, stage: Stage) -> int:

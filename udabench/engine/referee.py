@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,34 @@ from udabench.method import Probe, Samples
 
 Truth = Callable[[Samples], Tensor]
 """The true labels of samples, N H W, task ids with 255 for unknown, on any device, cut and flipped as the samples."""
+
+
+class Tally(NamedTuple):
+    """What was counted of probes; tallies of one name add up.
+
+    Attributes:
+        claimed, valid: pixels that the labels claim, and pixels that are no padding.
+        matrix: C C, truth in rows, of the claimed pixels whose truth is known; None without a truth.
+    """
+
+    claimed: Tensor
+    valid: Tensor
+    matrix: Tensor | None
+
+    def __add__(self, other: Tally) -> Tally:  # type: ignore[override]
+        matrix = None if self.matrix is None or other.matrix is None else self.matrix + other.matrix
+        return Tally(self.claimed + other.claimed, self.valid + other.valid, matrix)
+
+    def scores(self) -> Mapping[str, Tensor]:
+        """``density``: share of the pixels that are claimed; ``accuracy``: share of the claimed and known pixels that
+        are right; ``miou``: mean over classes that are claimed or true there. NaN where nothing is claimed."""
+        scores = {"density": self.claimed / self.valid}
+        if self.matrix is not None:
+            right = self.matrix.diagonal()
+            union = self.matrix.sum(0) + self.matrix.sum(1) - right
+            scores["accuracy"] = right.sum() / self.matrix.sum()
+            scores["miou"] = (right / union).nanmean()
+        return scores
 
 
 class Referee:
@@ -27,10 +56,13 @@ class Referee:
         self.classes = classes
         self._truth = truth
 
-    @torch.no_grad()
     def score(self, probe: Probe) -> Mapping[str, Tensor]:
-        """``density``: share of the pixels that are claimed; ``accuracy``: share of the claimed and known pixels that
-        are right; ``miou``: mean over classes that are claimed or true there. NaN where nothing is claimed.
+        """One probe alone; see :meth:`Tally.scores`. Raises PluginError."""
+        return self.count(probe).scores()
+
+    @torch.no_grad()
+    def count(self, probe: Probe) -> Tally:
+        """What a probe adds.
 
         Raises:
             PluginError: the labels are not on the samples' grid.
@@ -43,14 +75,11 @@ class Referee:
             )
         valid = torch.ones_like(probe.labels, dtype=torch.bool) if probe.samples.valid is None else probe.samples.valid
         claimed = (probe.labels != IGNORE) & valid
-        scores = {"density": claimed.sum() / valid.sum()}
-        if self._truth is not None:
-            truth = self._truth(probe.samples).to(probe.labels.device).long()
-            matrix = self._matrix(truth, probe.labels.long(), claimed & (truth != IGNORE))
-            right, union = matrix.diagonal(), matrix.sum(0) + matrix.sum(1) - matrix.diagonal()
-            scores["accuracy"] = right.sum() / matrix.sum()
-            scores["miou"] = (right / union).nanmean()
-        return scores
+        if self._truth is None:
+            return Tally(claimed.sum(), valid.sum(), None)
+        truth = self._truth(probe.samples).to(probe.labels.device).long()
+        matrix = self._matrix(truth, probe.labels.long(), claimed & (truth != IGNORE))
+        return Tally(claimed.sum(), valid.sum(), matrix)
 
     def _matrix(self, truth: Tensor, labels: Tensor, where: Tensor) -> Tensor:
         index = truth[where] * self.classes + labels[where]

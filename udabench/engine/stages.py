@@ -21,8 +21,13 @@ def read_stages(method: Method, config: RunConfig) -> list[Stage]:
             f"{who}.stages() gave the names {names}; there must be one stage at least, and no name twice."
         )
     for stage in stages:
-        if stage.iterations < 1 or (stage.prepare_every is not None and stage.prepare_every < 1):
-            raise PluginError(f"{who}'s stage '{stage.name}': iterations and prepare_every must be 1 or more.")
+        if stage.iterations < (1 if stage.prepare is None else 0):
+            raise PluginError(
+                f"{who}'s stage '{stage.name}' has {stage.iterations} iterations; use 1 or more, or 0 for a stage that "
+                "only prepares."
+            )
+        if stage.prepare_every is not None and stage.prepare_every < 1:
+            raise PluginError(f"{who}'s stage '{stage.name}': prepare_every must be 1 or more.")
     if config.engine.accumulate > 1 and not method.accumulates:
         raise UsageError(
             f"engine.accumulate = {config.engine.accumulate}, but {who} is not the same method under gradient "

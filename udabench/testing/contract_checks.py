@@ -61,6 +61,8 @@ def check_stages(subject: Subject) -> str:
 
 
 def _check_stage(stage: Stage, own: set[int]) -> None:
+    if stage.iterations == 0 and stage.prepare is not None:
+        return
     if stage.iterations < 1:
         raise Broken(
             f"Stage '{stage.name}' has {stage.iterations} iterations. Derive its length from setup.iterations so that "

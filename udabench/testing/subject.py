@@ -19,7 +19,9 @@ from udabench.data.build import Builder
 from udabench.data.locate import open_dataset
 from udabench.engine.artefacts import Artefacts
 from udabench.engine.optimizers import Optimizers, make_scaler
-from udabench.engine.seeding import modes_kept, random_state_kept, seed_everything
+from udabench.engine.passes import PassNotes, run_pass
+from udabench.engine.referee import Referee
+from udabench.engine.seeding import random_state_kept, seed_everything
 from udabench.engine.workspace import RunWorkspace
 from udabench.errors import PluginError, UsageError
 from udabench.hookspecs import Entry
@@ -107,7 +109,7 @@ class Subject:
         return build_method(self.method, self.plan.config.settings, setup).to(device).train()
 
     def open(self, method: Method, device: torch.device = CPU) -> Iterator[OpenStage]:
-        """Each stage in order, started, prepared and with its layers, as in a run."""
+        """Each stage that has steps, in order, started, prepared and with its layers, as in a run."""
         seed = self.plan.config.seed
         artefacts = Artefacts(self._new_folder(), method.stages())
         for index, stage in enumerate(method.stages()):
@@ -120,8 +122,11 @@ class Subject:
             if stage.prepare is not None:
                 seed_everything(seed, stage.name, "prepare", 0)
                 folder = artefacts.version(stage.name, 0)
-                with modes_kept(method):
-                    stage.prepare(RunWorkspace(folder, self._images, device, (seed, stage.name, "prepare", 0)))
+                workspace = RunWorkspace(folder, self._images, device, (seed, stage.name, "prepare", 0))
+                notes = PassNotes(device, Referee(len(self.plan.task.classes)))
+                run_pass(method, stage, workspace, self.plan.config.engine, notes)
+            if stage.iterations == 0:
+                continue
             function = self._builder.stage(stage, artefacts.readers(stage, 0))
             yield OpenStage(stage, Optimizers(stage, make_scaler("float32", device)), function, device)
 
