@@ -33,19 +33,11 @@ class T2SDAConfig(SelfTrainingConfig):
         le=1,
     )
     weight_scope: Scope = setting("image", "share of sure pixels is taken per image or batch", origin="paper Eq S2")
-    student_batch: Literal["separate", "mixed", "all"] = setting(
-        "separate",
-        "forward passes of the student: one each; source and mixed images joint; translated ones too",
-        origin="DAFormer code",
-    )
     feature_distance: float = setting(
         0.005,
         "weight of the distance to the features of the student's initial encoder, on thing classes; 0: off",
         origin="assumed (one of the paper's 'two extra strategies'; value: DAFormer)",
         ge=0,
-    )
-    feature_majority: float = setting(
-        0.75, "share of a feature cell that one thing class must cover", origin="DAFormer code", ge=0, le=1
     )
 
     pull_weight: float = setting(0.1, "lambda, weight of the pull", origin="paper Tab S6", ge=0)

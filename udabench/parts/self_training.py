@@ -44,6 +44,21 @@ class SelfTrainingConfig(MethodConfig):
         "all", "cross entropy divided by all pixels or by the labelled ones", origin="DAFormer code (mmseg 0.16)"
     )
 
+    student_batch: Literal["separate", "mixed", "all"] = setting(
+        "separate",
+        "forward passes of the student: one each; source and mixed images joint; all joint",
+        origin="DAFormer code",
+    )
+    feature_distance: float = setting(
+        0.005,
+        "weight of the distance to the features of the student's initial encoder, on thing classes; 0: off",
+        origin="DAFormer code",
+        ge=0,
+    )
+    feature_majority: float = setting(
+        0.75, "share of a feature cell that one thing class must cover", origin="DAFormer code", ge=0, le=1
+    )
+
     def check_rows(self, crop: Size, size: Size) -> None:
         """Raises UsageError where the ignored rows would leave no pseudo-label of a crop of images of ``size``."""
         rows = self.ignored_top + self.ignored_bottom
