@@ -81,6 +81,7 @@ FIGURES = {
         for name, figure in {
             "baseline": 56.3, "vanilla-contrast": 57.5, "source-to-target": 57.3, "source-to-pseudo-target": 58.4,
             "source-negatives": 60.1, "pseudo-target-ce": 58.7, "mse": 58.6,
+            "components-drw-ce": 56.9, "daformer-components-none": 68.7,
             "components-pull": 59.0, "components-cbqs": 59.2, "components-drw": 59.8,
             "daformer-baseline": 68.3, "daformer-vanilla-contrast": 68.5, "daformer-source-to-target": 68.3,
             "daformer-source-to-pseudo-target": 69.0, "daformer-pseudo-target-ce": 69.0,
@@ -90,7 +91,9 @@ FIGURES = {
         }.items()
     },
 }  # fmt: skip
-UNPUBLISHED = {"generalize", "t2sda-literal", "srw", "daformer-srw"}
+UNPUBLISHED = {
+    "generalize", "t2sda-literal", "srw", "daformer-srw", "daformer-components-cbqs", "daformer-components-denps",
+}  # fmt: skip
 
 
 def test_published_figures_of_the_presets():
@@ -114,7 +117,7 @@ def test_the_transformer_rows_change_what_their_resnet_twins_change():
 
 
 def test_rows_without_a_pull_have_daformers_teacher():
-    for name in ("baseline", "daformer-baseline", "daformer-fda", "daformer-color-jitter-ce"):
+    for name in ("baseline", "components-drw-ce", "daformer-baseline", "daformer-fda", "daformer-color-jitter-ce"):
         settings = _row(name).settings
         assert (settings.pulls, settings.teacher_norms, settings.copy_buffers) == (False, "batch", False)
     assert _row("daformer-color-jitter-ce").settings.translator == "color_jitter"
