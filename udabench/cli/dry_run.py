@@ -102,10 +102,13 @@ def _costs(plan: Plan, runs: int) -> Iterator[str]:
 
     cost = estimate(plan)
     kept = plan.config.engine.keep_checkpoints + 1
-    hours = cost.step_seconds * plan.config.iterations / 3600
     times = f" x {runs} runs" if runs > 1 else ""
     yield f"parameters  {cost.parameters / 1e6:.1f} million trained"
     yield f"disk        {kept * cost.checkpoint_bytes / 2**20:.0f} MiB of checkpoints ({kept} at most){times}"
+    if cost.step_seconds is None or cost.step_flops is None:
+        yield "time        not estimated: every stage reads what a pass over the data writes"
+        return
+    hours = cost.step_seconds * plan.config.iterations / 3600
     yield (
         f"time        about {_duration(hours)} for {plan.config.iterations} steps of {cost.step_flops / 1e9:.0f} GFLOP "
         f"on this device ({cost.flops_per_second / 1e9:.0f} GFLOP/s in a matrix product){times}; within a factor of 3"

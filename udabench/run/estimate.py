@@ -8,8 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from udabench.config import RunConfig
+from udabench.data.whole import whole_images
 from udabench.device import choose_device
-from udabench.method import Batch, Context, Loss, Optimizer, Samples
+from udabench.engine.finite import Finiteness
+from udabench.engine.optimizers import Optimizers, make_scaler
+from udabench.engine.referee import Referee
+from udabench.engine.seeding import seed_everything
+from udabench.engine.stages import read_stages
+from udabench.engine.step import Notes, Stepper
+from udabench.engine.watch import Watchdog
+from udabench.method import Batch, Context, Method, Optimizer, Samples, Stage
 from udabench.run.plan import Plan
 from udabench.run.setup import RunSetup, build_method
 from udabench.size import Size
@@ -27,74 +36,101 @@ class Estimate:
     Attributes:
         parameters: trained ones.
         checkpoint_bytes: one checkpoint; a run keeps some of them.
-        step_flops: operations of one step, forward and backward.
+        step_flops: operations of one step, forward and backward, on average over the stages that could be measured;
+            None where none could (each reads what an earlier pass has written).
         flops_per_second: what this device reached in a large matrix product.
     """
 
     parameters: int
     checkpoint_bytes: int
-    step_flops: float
+    step_flops: float | None
     flops_per_second: float
 
     @property
-    def step_seconds(self) -> float:
+    def step_seconds(self) -> float | None:
         """A network's layers reach about a third of what a large matrix product does."""
-        return 3 * self.step_flops / self.flops_per_second
+        return None if self.step_flops is None else 3 * self.step_flops / self.flops_per_second
 
 
 def estimate(plan: Plan) -> Estimate:
-    """Builds the method with random weights and counts the operations of one step on a small crop."""
-    config = plan.config
-    bare = config.model_copy(
+    """Builds the method with random weights and counts the operations of a step of each stage on a small crop."""
+    config = _small(plan.config)
+    seed_everything(config.seed, "estimate")
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    optimizers = [_state_bytes(stage) for stage in method.stages()]
+    counted = {stage.name: _step_flops(plan, config, method, index) for index, stage in enumerate(method.stages())}
+    measured = [(stage.iterations, flops) for stage in method.stages() if (flops := counted[stage.name]) is not None]
+    scale = _scale(plan.config) * plan.config.engine.accumulate
+    state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
+    total = sum(iterations for iterations, _ in measured)
+    return Estimate(
+        parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
+        checkpoint_bytes=state + max(optimizers),
+        step_flops=scale * sum(iterations * flops for iterations, flops in measured) / total if total else None,
+        flops_per_second=_matrix_speed(choose_device(plan.config.engine.device)),
+    )
+
+
+def _small(config: RunConfig) -> RunConfig:
+    """The same run with random weights, a small crop, and steps that any CPU can make."""
+    engine = {"precision": "float32", "accumulate": 1, "channels_last": False, "compile": False}
+    return config.model_copy(
         update={
             "network": config.network.model_copy(update={"weights": "none"}),
             "data": config.data.model_copy(update={"crop": Size(PROBE_SIDE, PROBE_SIDE)}),
+            "engine": config.engine.model_copy(update=engine),
         }
     )
-    method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
-    stage = method.stages()[0]
-    area = config.data.crop.height * config.data.crop.width / PROBE_SIDE**2
-    batch = _random_batch(plan, stage.context)
+
+
+def _scale(config: RunConfig) -> float:
+    return config.data.crop.height * config.data.crop.width / PROBE_SIDE**2
+
+
+def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> float | None:
+    """Of one step of a stage, entered as in a run; None where it reads layers, or has no steps."""
+    start = method.stages()[index].start
+    if start is not None:
+        start()
+    stage = read_stages(method, config)[index]
+    if stage.layers or not stage.iterations:
+        return None
+    method.train()
+    cpu, classes = torch.device("cpu"), plan.task.classes
+    optimizers = Optimizers(stage, make_scaler("float32", cpu))
+    stepper = Stepper(stage, config, cpu, optimizers, Finiteness(), Referee(len(classes)), Watchdog(classes.names))
+    batch = _random_batch(plan, stage, method.target_labels)
     with FlopCounterMode(display=False) as counter:
-        for event in stage.step(batch, 0, torch.Generator().manual_seed(0)):
-            if isinstance(event, Loss):
-                event.value.backward()  # type: ignore[no-untyped-call]
-    state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
-    return Estimate(
-        parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        checkpoint_bytes=state + sum(_state_bytes(o) for o in stage.optimizers.values()),
-        step_flops=counter.get_total_flops() * area,
-        flops_per_second=_matrix_speed(choose_device(config.engine.device)),
-    )
+        stepper.step([batch], 0, Notes(1))
+    return float(counter.get_total_flops())
 
 
-def _state_bytes(optimizer: Optimizer) -> int:
-    values = sum(p.numel() * p.element_size() for group in optimizer.groups for p in group.parameters)
-    return values * STATE_COPIES[optimizer.kind]
+def _state_bytes(stage: Stage) -> int:
+    return sum(_values(optimizer) * STATE_COPIES[optimizer.kind] for optimizer in stage.optimizers.values())
 
 
-def _random_batch(plan: Plan, context: Size | None) -> Batch:
-    data = plan.config.data
-    return Batch(
-        _random_samples(data.source_batch, len(plan.task.classes), context, labelled=True),
-        _random_samples(data.target_batch, len(plan.task.classes), context, labelled=plan.method.target_labels),
-    )
+def _values(optimizer: Optimizer) -> int:
+    return sum(p.numel() * p.element_size() for group in optimizer.groups for p in group.parameters)
+
+
+def _random_batch(plan: Plan, stage: Stage, target_labels: bool) -> Batch:
+    data, classes = plan.config.data, len(plan.task.classes)
+    context = None
+    if stage.context is not None:
+        share = PROBE_SIDE / data.crop.height, PROBE_SIDE / data.crop.width
+        height, width = (round(side * part) for side, part in zip(stage.context, share, strict=True))
+        context = Size(max(height, PROBE_SIDE), max(width, PROBE_SIDE))
+    source = _random_samples(data.source_batch, classes, context, labelled=True)
+    target = _random_samples(data.target_batch, classes, context, labelled=target_labels)
+    return Batch(source if "source" in stage.domains else None, target if "target" in stage.domains else None)
 
 
 def _random_samples(count: int, classes: int, context: Size | None, labelled: bool) -> Samples:
-    side = PROBE_SIDE
-    image = torch.rand(count, 3, side, side)
-    zeros = torch.zeros(count, dtype=torch.int64)
-    return Samples(
-        image=image,
+    side, zeros = PROBE_SIDE, torch.zeros(count, dtype=torch.int64)
+    samples = whole_images(torch.rand(count, 3, side, side), tuple(f"probe-{i}" for i in range(count)))
+    return samples._replace(
         label=torch.randint(classes, (count, side, side)) if labelled else None,
-        names=tuple(f"probe-{i}" for i in range(count)),
-        valid=None,
-        box=torch.tensor([[0, 0, side, side]] * count),
-        size=Size(side, side),
-        flipped=zeros.bool(),
-        layers={},
-        context=Context(image, zeros, zeros) if context else None,
+        context=None if context is None else Context(torch.rand(count, 3, *context), zeros, zeros),
     )
 
 
