@@ -102,3 +102,42 @@ def test_bad_yaml_is_named(tmp_path: Path, text: str, said: str) -> None:
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Cannot read"):
         read_yaml(tmp_path / "none.yaml")
+
+
+def test_an_ambiguous_short_key_names_the_full_ones() -> None:
+    with pytest.raises(
+        UsageError, match=r"'flip' is ambiguous\. Write data\.flip or evaluate\.flip\. \(command line\)"
+    ):
+        resolve(Settings, [Layer("command line", {"flip": 0})])
+
+
+def test_a_key_of_the_method_goes_before_the_sections() -> None:
+    class Mirroring(MethodConfig):
+        flip: bool = setting(False, "mirror", origin="assumed")
+
+    config = resolve(Mirroring, [Layer("command line", {"flip": True})]).config
+    assert config.settings.flip  # type: ignore[attr-defined]
+    assert config.data.flip == 0.5
+
+
+def test_mappings_are_set_by_key_and_add_up() -> None:
+    layers = [
+        Layer("preset", {"network.options": {"norm": "train", "width": 4}}),
+        Layer("file", {"network": {"options": {"head.dropout": 0.1}}}),
+        Layer("command line", {"network.options.norm": "frozen", "options.head.width": 8}),
+    ]
+    resolved = resolve(Settings, layers)
+    expected = {"norm": "frozen", "width": 4, "head.dropout": 0.1, "head.width": 8}
+    assert resolved.config.network.options == expected
+    assert resolved.origins["network.options"] == "command line"
+
+
+def test_a_value_that_is_no_mapping_has_no_keys() -> None:
+    with pytest.raises(UsageError, match=r"Unknown key 'optim\.lr\.head'"):
+        resolve(Settings, [Layer("command line", {"optim.lr.head": 1})])
+
+
+@pytest.mark.parametrize("empty", [{}, None])
+def test_an_empty_mapping_clears_what_was_said_before(empty: object) -> None:
+    layers = [Layer("preset", {"network.options": {"norm": "train"}}), Layer("file", {"network.options": empty})]
+    assert resolve(Settings, layers).config.network.options == {}

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import platformdirs
 import yaml
@@ -91,6 +91,9 @@ def layer_of(preset: Preset) -> Layer:
 def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Iterable[str] = ()) -> Resolved:
     """Merge the layers over the defaults and validate. Reports every problem at once.
 
+    Mappings (``data.roots``, ``network.options``) add up over the layers and can be set by key
+    (``network.options.norm``); an empty one clears what the layers before said.
+
     Args:
         settings: the method's own config class.
         layers: weakest first.
@@ -105,16 +108,18 @@ def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Ite
     problems: list[str] = []
     for layer in layers:
         for key, value in flatten(layer.values, model):
-            full = _full_key(key, model, set(datasets))
+            try:
+                full, inner = _full_key(key, model, set(datasets))
+            except UsageError as error:
+                problems.append(f"{error} ({layer.origin})")
+                continue
             if full is None:
                 problems.append(_unknown_key(key, origins, layer.origin))
-            elif full.startswith("data.roots"):
-                added = {full.removeprefix("data.roots."): value} if full != "data.roots" else value
-                merged["data.roots"] = {**merged.get("data.roots", {}), **(added or {})}
-                origins["data.roots"] = layer.origin
-            else:
-                merged[full] = value
-                origins[full] = layer.origins.get(key, layer.origin)
+                continue
+            if value is None and not inner and _is_mapping(model, full):
+                value = {}
+            merged[full] = _added(merged.get(full), value, inner)
+            origins[full] = layer.origins.get(key, layer.origin)
     try:
         config = model.model_validate(_nest(merged))
     except ValidationError as error:
@@ -124,11 +129,24 @@ def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Ite
     return Resolved(config, origins)
 
 
-def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> str | None:
-    """The full dotted key that a short or full one means, or None."""
-    head, _, rest = key.partition(".")
-    if head == "data" and (rest in datasets or rest.startswith("roots.")):
-        return f"data.roots.{rest.removeprefix('roots.')}"
+def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> tuple[str | None, str]:
+    """The full dotted key that a short or full one means, or None; and the key inside of it, where it is a mapping.
+
+    Raises UsageError for a short key that several sections know.
+    """
+    if key.startswith("data.") and key.removeprefix("data.") in datasets:
+        return "data.roots", key.removeprefix("data.")
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        found = _find(".".join(parts[:length]), model)
+        inner = ".".join(parts[length:])
+        if found is not None and (not inner or _is_mapping(model, found)):
+            return found, inner
+    return None, ""
+
+
+def _find(key: str, model: type[BaseModel]) -> str | None:
+    """A field by its full key, or by its short one: the method's settings first, else the only section that has it."""
     if _field(model, key) is not None:
         return key
     homes = [
@@ -136,7 +154,24 @@ def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> str | Non
     ]
     if "settings" in homes:
         return f"settings.{key}"
-    return f"{homes[0]}.{key}" if len(homes) == 1 else None
+    if len(homes) > 1:
+        raise UsageError(f"'{key}' is ambiguous. Write {' or '.join(f'{home}.{key}' for home in homes)}.")
+    return f"{homes[0]}.{key}" if homes else None
+
+
+def _is_mapping(model: type[BaseModel], key: str) -> bool:
+    info = _field(model, key)
+    return info is not None and (info.annotation is dict or get_origin(info.annotation) in (dict, Mapping))
+
+
+def _added(before: Any, value: Any, inner: str) -> Any:
+    """Mappings of several layers add up, the later one winning where both state a key; an empty one clears what was
+    there. All else is replaced."""
+    if inner:
+        value = {inner: value}
+    if isinstance(before, Mapping) and isinstance(value, Mapping) and value:
+        return {**before, **value}
+    return value
 
 
 def _field(model: type[BaseModel], key: str) -> FieldInfo | None:
