@@ -10,10 +10,30 @@ from udabench.hookspecs import API_VERSION, Entry, hookimpl
 if TYPE_CHECKING:
     from udabench.config import MethodConfig, setting
     from udabench.dataset import Dataset
-    from udabench.errors import DataError, UserError
+    from udabench.errors import DataError, UsageError, UserError
     from udabench.labels import IGNORE, LabelSpace
-    from udabench.method import Batch, Loss, Method, Optimizer, Panel, Probe, Samples, Scalar, Stage, Update
-    from udabench.network import Backbone, DecodeHead, Network, Output
+    from udabench.method import (
+        Batch,
+        Context,
+        Event,
+        Group,
+        Loss,
+        Method,
+        Optimizer,
+        Panel,
+        PolySchedule,
+        Probe,
+        Samples,
+        Scalar,
+        Schedule,
+        Setup,
+        Shared,
+        Stage,
+        StepSchedule,
+        Update,
+        Workspace,
+    )
+    from udabench.network import Backbone, DecodeHead, Head, Network, Normalization, Output, WeightsReport
     from udabench.size import Size
     from udabench.task import Task
 
@@ -22,21 +42,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "udabench.config": ("MethodConfig", "setting"),
     "udabench.dataset": ("Dataset",),
-    "udabench.errors": ("DataError", "UserError"),
+    "udabench.errors": ("DataError", "UsageError", "UserError"),
     "udabench.labels": ("IGNORE", "LabelSpace"),
     "udabench.method": (
-        "Batch", "Loss", "Method", "Optimizer", "Panel", "Probe", "Samples", "Scalar", "Stage", "Update",
+        "Batch", "Context", "Event", "Group", "Loss", "Method", "Optimizer", "Panel", "PolySchedule", "Probe",
+        "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update", "Workspace",
     ),
-    "udabench.network": ("Backbone", "DecodeHead", "Network", "Output"),
+    "udabench.network": ("Backbone", "DecodeHead", "Head", "Network", "Normalization", "Output", "WeightsReport"),
     "udabench.size": ("Size",),
     "udabench.task": ("Task",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "API_VERSION", "IGNORE", "Backbone", "Batch", "DataError", "Dataset", "DecodeHead", "Entry", "LabelSpace", "Loss",
-    "Method", "MethodConfig", "Network", "Optimizer", "Output", "Panel", "Probe", "Samples", "Scalar", "Size", "Stage",
-    "Task", "Update", "UserError", "hookimpl", "setting",
+    "API_VERSION", "IGNORE", "Backbone", "Batch", "Context", "DataError", "Dataset", "DecodeHead", "Entry", "Event",
+    "Group", "Head", "LabelSpace", "Loss", "Method", "MethodConfig", "Network", "Normalization", "Optimizer", "Output",
+    "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Size", "Stage",
+    "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport", "Workspace", "hookimpl", "setting",
 ]  # fmt: skip
 
 

@@ -73,7 +73,6 @@ class Normalization:
 TORCH = Normalization("torch", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Normalization("caffe", (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), scale=255.0, bgr=True)
 TF = Normalization("tf", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=255.0)
-NORMALIZATIONS = {n.name: n for n in (TORCH, CAFFE, TF)}
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ class TrainResult:
         peak_memory: bytes, allocated on the GPU or resident in the process.
         warnings: of the collapse watchdog.
         evaluations: iteration and values of each evaluation during the training.
-        resumed: whether the run was ever interrupted.
     """
 
     iterations: int
@@ -53,7 +52,6 @@ class TrainResult:
     peak_memory: int
     warnings: tuple[str, ...]
     evaluations: tuple[tuple[int, Mapping[str, float]], ...]
-    resumed: bool
 
 
 def train(
@@ -99,7 +97,7 @@ def train(
             raise
         finally:
             log.close()
-    return _result(counters, watchdog, sessions > 0)
+    return _result(counters, watchdog)
 
 
 def load_trained(
@@ -125,7 +123,7 @@ def load_trained(
     return checkpoint
 
 
-def _result(counters: Counters, watchdog: Watchdog, resumed: bool) -> TrainResult:
+def _result(counters: Counters, watchdog: Watchdog) -> TrainResult:
     return TrainResult(
         iterations=counters.total,
         images_seen=counters.images_seen,
@@ -135,5 +133,4 @@ def _result(counters: Counters, watchdog: Watchdog, resumed: bool) -> TrainResul
         peak_memory=counters.peak_memory,
         warnings=tuple(watchdog.warnings),
         evaluations=tuple(counters.evaluations),
-        resumed=resumed,
     )

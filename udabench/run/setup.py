@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,39 +19,46 @@ from udabench.task import Task
 from udabench.translate.base import Translator
 
 
-@dataclass(frozen=True)
 class RunSetup:
-    """The :class:`udabench.method.Setup` of a run."""
+    """The :class:`udabench.method.Setup` of a run.
 
-    registry: Registry
-    config: RunConfig
-    task: Task
+    Registry and configuration lead to folders of data; they are not a method's to read.
+    """
+
+    def __init__(self, registry: Registry, config: RunConfig, task: Task) -> None:
+        self._registry = registry
+        self._config = config
+        self._task = task
+
+    @property
+    def task(self) -> Task:
+        return self._task
 
     @property
     def iterations(self) -> int:
-        return self.config.iterations
+        return self._config.iterations
 
     @property
     def optim(self) -> OptimConfig:
-        return self.config.optim
+        return self._config.optim
 
     @property
     def crop(self) -> Size:
-        return self.config.data.crop
+        return self._config.data.crop
 
     @property
     def target_size(self) -> Size:
-        size = self.config.data.target_size
+        size = self._config.data.target_size
         if size is None:
             raise ValueError("the configuration is resolved without data sets")
         return size
 
     def network(self) -> Network:
-        network = self.config.network
-        return build_network(self.registry, network.name, len(self.task.classes), network.weights, network.options)
+        network = self._config.network
+        return build_network(self._registry, network.name, len(self.task.classes), network.weights, network.options)
 
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
-        engine = self.registry.translators.get(name)
+        engine = self._registry.translators.get(name)
         try:
             built: Translator = engine(**(options or {}))
         except TypeError as error:
@@ -60,7 +66,7 @@ class RunSetup:
         return built
 
     def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
-        method: type[Method] = self.registry.methods.get(name)
+        method: type[Method] = self._registry.methods.get(name)
         try:
             config = method.Config.model_validate(values or {})
         except ValidationError as error:
@@ -68,7 +74,7 @@ class RunSetup:
         return build_method(method, config, self)
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
-        optim = self.config.optim
+        optim = self._config.optim
         groups = [
             Group(
                 tuple(parameters),
@@ -95,7 +101,7 @@ def build_method(method: type[Method], config: Any, setup: RunSetup) -> Method:
     """Construct a method; raises UsageError where it declines the task, PluginError where it is no method."""
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise PluginError(f"{method!r} is registered as a method but is no subclass of udabench.Method.")
-    reason = method.why_not(setup.task, setup.config.network.name)
+    reason = method.why_not(setup.task, setup._config.network.name)
     if reason:
-        raise UsageError(f"{method.__name__} cannot run {setup.task.name} with {setup.config.network.name}: {reason}")
+        raise UsageError(f"{method.__name__} cannot run {setup.task.name} with {setup._config.network.name}: {reason}")
     return method(config, setup)
