@@ -80,11 +80,7 @@ def open_plan(plan: Plan) -> Opened:
     def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
         return open_dataset(plan.registry, name, split, config.data.roots, options)
 
-    val = dataset(config.target, config.evaluate.split, config.data.target_options)
-    seed_everything(config.seed, "initial weights")
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
-    method.network_of_record()
-    stages = read_stages(method, config)
+    stages = read_stages(_declared(plan), config)
     training: dict[Domain, Dataset] = {}
     for domain in domains_of(stages):
         source = domain == "source"
@@ -93,6 +89,9 @@ def open_plan(plan: Plan) -> Opened:
             config.data.source_split if source else config.data.target_split,
             config.data.source_options if source else config.data.target_options,
         )
+    val = dataset(config.target, config.evaluate.split, config.data.target_options)
+    seed_everything(config.seed, "initial weights")
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
     classes, labels = plan.task.classes, method.target_labels
     builder = Builder(config.seed, config.data, classes, training.get("source"), training.get("target"), labels)
     for stage in stages:
@@ -101,6 +100,14 @@ def open_plan(plan: Plan) -> Opened:
     lossy = any(isinstance(stored := builder.stored(domain), PreparedDataset) and stored.lossy for domain in training)
     lists = {str(domain): opened.digest() for domain, opened in training.items()}
     return Opened(plan, method, device, limited(val, config.evaluate.limit), training, builder, lists, lossy)
+
+
+def _declared(plan: Plan) -> Method:
+    """The method with random weights, for what it declares: a missing folder is told before weights are fetched."""
+    bare = plan.config.model_copy(update={"network": plan.config.network.model_copy(update={"weights": "none"})})
+    method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
+    method.network_of_record()
+    return method
 
 
 def domains_of(stages: Sequence[Stage]) -> list[Domain]:
