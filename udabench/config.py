@@ -163,8 +163,8 @@ class RunConfig(Section):
             crop = self.data.crop
             if size is not None and (crop.height > size.height or crop.width > size.width):
                 raise ValueError(
-                    f"data.crop {crop} does not fit data.{side}_size {size}; make the crop smaller or choose a preset "
-                    "for small images (quick)"
+                    f"data.crop {crop} does not fit data.{side}_size {size}; set data.crop to {size} or "
+                    "smaller, or choose a preset for small images (quick)"
                 )
         return self
 

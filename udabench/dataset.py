@@ -84,6 +84,11 @@ class Dataset(ABC):
     def read_label(self, name: str) -> Pixels:
         """H W, uint8, ids of ``label_space``, 255 where unknown. Raises DataError on an id outside ``id_map``."""
         ids = self.read_ids(name)
+        if ids.ndim != 2 or not np.issubdtype(ids.dtype, np.integer):
+            raise DataError(
+                f"{self.label_path(name)} has the shape {ids.shape} and type {ids.dtype}; a label is H W and holds "
+                "whole numbers. Is it a coloured picture of the label?"
+            )
         low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
         if low < self._lowest or high >= len(self._lookup) + self._lowest:
             raise DataError(self._unexpected(name, ids))

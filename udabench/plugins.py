@@ -106,7 +106,9 @@ def _collect(registry: Registry, module: ModuleType, name: str) -> tuple[str, ..
         for implementation in caller.get_hookimpls():
             if implementation.plugin is not module:
                 continue
-            entries: Mapping[str, Entry] = implementation.function()  # type: ignore[assignment]
+            entries: object = implementation.function()
+            if not isinstance(entries, Mapping) or not all(isinstance(e, Entry) for e in entries.values()):
+                raise PluginError(f"{caller.name} must return a mapping from names to udabench.Entry(...)")
             for key, entry in entries.items():
                 registry.catalogue(kind).add(key, entry, name)
                 provides.append(f"{registry.catalogue(kind).kind} {key}")

@@ -81,6 +81,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError, FileNotFoundError) as error:
+        _print_error(f"{error.filename}: {error.strerror}. Choose another file or folder.")
+        sys.exit(1)
     except BrokenPipeError:
         # The reader of our output (head, less) has gone.
         sys.stderr.close()

@@ -60,7 +60,7 @@ def show(
 
     dataset, _, _ = _open(name, split, overrides, plugins)
     path = output or Path(f"{name}-{split}.png")
-    grid(dataset, count).save(path)
+    grid(dataset, count).save(path, format="PNG")
     click.echo(path)
 
 

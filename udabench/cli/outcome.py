@@ -24,5 +24,6 @@ def print_outcome(outcome: Outcome) -> None:
     for flag in record.flags.described():
         console.print(f"  [yellow]note[/] {flag}")
     console.print(f"run folder  {outcome.folder}", markup=False)
-    console.print(f"next        udabench show {outcome.folder}", markup=False)
-    console.print(f"            udabench leaderboard add {outcome.folder}", markup=False)
+    if (outcome.folder / "run.json").is_file():
+        console.print(f"curves      udabench show {outcome.folder}", markup=False)
+    console.print(f"next        udabench leaderboard add {outcome.folder}", markup=False)

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from udabench.data.files import check_same_size
+from udabench.data.files import check_same_size, open_image, open_label
 from udabench.data.parallel import Progress, parallel
 from udabench.data.statistics import count_classes
 from udabench.dataset import Dataset
@@ -64,13 +64,15 @@ class Report:
     @property
     def healthy(self) -> bool:
         """Whether a training can use every sample with its label."""
-        return not self.problems and not self.missing
+        return bool(self.images) and not self.problems and not self.missing
 
     def __rich__(self) -> Group:
         return Group(*self._parts())
 
     def _parts(self) -> Iterator[Table | str]:
         yield self._summary()
+        if not self.images:
+            yield "[red]problem[/] there are no images"
         if self.pixels.sum():
             yield self._classes()
         for what, lines in (("missing label", self.missing), ("problem", self.problems)):
@@ -152,14 +154,14 @@ def spread(total: int, wanted: int) -> list[int]:
 
 def _look(dataset: Dataset, name: str) -> _Finding:
     try:
-        image = dataset.read_image(name)
+        image = open_image(dataset, name)
     except DataError as error:
         return _Finding(problem=str(error))
     size = str(Size(*image.shape[:2]))
     if not dataset.has_label(name):
         return _Finding(size)
     try:
-        label = dataset.read_label(name)
+        label = open_label(dataset, name)
         check_same_size(image, label, name, dataset.label_path(name))
     except DataError as error:
         return _Finding(size, problem=str(error))

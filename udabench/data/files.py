@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from udabench.dataset import Pixels
+from udabench.dataset import Dataset, Pixels, Unlabelled
 from udabench.errors import DataError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -89,6 +89,25 @@ def read_ids16(path: Path, channel: int = 0) -> npt.NDArray[np.integer]:
             "Get the original label files."
         )
     return np.ascontiguousarray(pixels[..., channel])
+
+
+def open_image(data: Dataset | Unlabelled, name: str) -> Pixels:
+    """A sample's image, H W 3 uint8. Raises DataError naming the sample, whatever its data set's reader raised."""
+    try:
+        image = data.read_image(name)
+    except _BROKEN as error:
+        raise DataError(f"The image of '{name}' cannot be read: {_reason(error)}.") from error
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise DataError(f"The image of '{name}' has the shape {image.shape} and type {image.dtype}; not H W 3, uint8.")
+    return image
+
+
+def open_label(data: Dataset, name: str) -> Pixels:
+    """A sample's label, H W uint8. Raises DataError naming the sample, whatever its data set's reader raised."""
+    try:
+        return data.read_label(name)
+    except _BROKEN as error:
+        raise DataError(f"{data.label_path(name)} cannot be read: {_reason(error)}.") from error
 
 
 def check_same_size(image: Pixels, label: npt.NDArray[np.integer], name: str, label_path: str) -> None:

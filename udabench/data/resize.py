@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from udabench.data.files import check_same_size
+from udabench.data.files import check_same_size, open_image, open_label
 from udabench.dataset import Dataset, Pixels, Unlabelled
 from udabench.errors import UsageError
 from udabench.size import Size
@@ -51,12 +51,12 @@ class Resized:
 
     def image(self, name: str) -> Pixels:
         """H W 3, RGB, uint8. Raises DataError that names the file."""
-        return resize_image(self.data.read_image(name), self.size)
+        return resize_image(open_image(self.data, name), self.size)
 
     def pair(self, name: str) -> tuple[Pixels, Pixels]:
         """The image and its label (ids of the data set's label space). Raises DataError, also on unequal sizes."""
         if isinstance(self.data, Unlabelled):
             raise UsageError("The target's training labels are not available to a method.")
-        image, label = self.data.read_image(name), self.data.read_label(name)
+        image, label = open_image(self.data, name), open_label(self.data, name)
         check_same_size(image, label, name, self.data.label_path(name))
         return resize_image(image, self.size), resize_label(label, self.size)

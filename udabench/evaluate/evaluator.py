@@ -16,7 +16,7 @@ from torch import Tensor
 
 from udabench.config import EvaluateConfig
 from udabench.data.batches import samples_to_device
-from udabench.data.files import check_same_size
+from udabench.data.files import check_same_size, open_image, open_label
 from udabench.data.parallel import Progress
 from udabench.data.resize import resize_image
 from udabench.data.whole import whole_images
@@ -177,7 +177,7 @@ def _batches(dataset: Dataset, classes: LabelSpace, size: Size, batch: int) -> I
     lookup = classes.lookup(dataset.label_space)
 
     def read(name: str) -> _Case:
-        image, label = dataset.read_image(name), dataset.read_label(name)
+        image, label = open_image(dataset, name), open_label(dataset, name)
         check_same_size(image, label, name, dataset.label_path(name))
         return _Case(name, resize_image(image, size), lookup[label])
 

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from udabench.errors import PluginError
 from udabench.labels import IGNORE
 from udabench.network import Output
 
@@ -14,7 +15,7 @@ Reduction = Literal["valid", "all"]
 
 
 def segmentation_loss(
-    output: Output, label: Tensor, weight: Tensor | None = None, reduction: Reduction = "valid"
+    output: Output, label: Tensor | None, weight: Tensor | None = None, reduction: Reduction = "valid"
 ) -> Tensor:
     """Weighted sum of the cross entropies of the main logits and of all further heads.
 
@@ -28,6 +29,10 @@ def segmentation_loss(
     Returns:
         Scalar; 0 where no pixel is labelled.
     """
+    if label is None:
+        raise PluginError(
+            "A loss was asked for without labels; a method's target samples have none (only an oracle's)."
+        )
     loss = output.weight * cross_entropy(output.logits, label, weight, reduction)
     for head in output.heads:
         inside, factor = label, weight

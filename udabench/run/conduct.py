@@ -136,10 +136,14 @@ def check_free(folder: RunFolder) -> None:
     if folder.record.is_file():
         raise UsageError(
             f"{folder.path} holds the finished run of this configuration and seed. Look at it with 'udabench show', "
-            "take another --seed, change a value, or choose another folder with --runs."
+            "take another --seed, change a value, choose another folder with --runs, or delete it (a plugin's code is "
+            "not part of the configuration)."
         )
     if folder.run_json.exists():
-        raise UsageError(f"{folder.path} holds an unfinished run. Go on with it: udabench resume {folder.path}")
+        raise UsageError(
+            f"{folder.path} holds an unfinished run. Go on with it: udabench resume {folder.path} - or, if its plugin "
+            "has changed since, delete the folder."
+        )
 
 
 def describe(plan: Plan) -> dict[str, Any]:

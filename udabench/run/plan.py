@@ -86,7 +86,8 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
         layers.append(Layer(str(request.config_file), read_yaml(request.config_file)))
     layers.append(Layer(COMMAND_LINE, request.overrides))
     names = {"method": request.method, "source": request.source, "target": request.target, "preset": preset}
-    layers.append(Layer(COMMAND_LINE, {**names, **request.flags}))
+    usual = {"preset": f"data set {request.source}"} if preset != request.preset else {}
+    layers.append(Layer(COMMAND_LINE, {**names, **request.flags}, usual))
     resolved = resolve(method.Config, layers, registry.datasets.names())
     return _plan(registry, resolved, method, source_set, target_set, presets, plugin_files)
 

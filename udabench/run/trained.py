@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from udabench.device import choose_device
+from udabench.engine.checkpoint import Checkpoints, open_checkpoint
 from udabench.engine.folder import RunFolder
 from udabench.engine.train import load_trained as load_weights
-from udabench.errors import UsageError
+from udabench.errors import CheckpointError, UsageError
 from udabench.method import Method
 from udabench.plugins import load_registry
 from udabench.run.plan import Plan, plan_from_values
@@ -49,6 +50,19 @@ def stored_plan(folder: RunFolder, plugins: Sequence[Path] = ()) -> Plan:
     return plan_from_values(load_registry(files), stored["config"], stored["origins"], files)
 
 
+def _last(folder: RunFolder) -> Path | None:
+    """The last checkpoint, sound or not: an older one must not pass for it. None where there is none."""
+    known = Checkpoints(folder.checkpoints)
+    iterations = known.iterations()
+    if len(iterations) > 1:
+        try:
+            open_checkpoint(known.folder / str(iterations[-1]))
+        except CheckpointError as error:
+            older = known.folder / str(iterations[-2])
+            raise CheckpointError(f"{error} To take an older one, name it: {older}") from error
+    return known.folder / str(iterations[-1]) if iterations else None
+
+
 def load_trained(path: Path, device: str = "auto", plugins: Sequence[Path] = ()) -> Trained:
     """Open a run folder (its last checkpoint) or a checkpoint's folder.
 
@@ -66,6 +80,6 @@ def load_trained(path: Path, device: str = "auto", plugins: Sequence[Path] = ())
     network = plan.config.network.model_copy(update={"weights": "none"})
     bare = plan.config.model_copy(update={"network": network})
     method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
-    checkpoint = load_weights(method, plan.config, folder, chosen, path if run is not path else None)
+    checkpoint = load_weights(method, plan.config, folder, chosen, path if run is not path else _last(folder))
     method.eval()
     return Trained(plan, method, run, int(checkpoint.path.name), chosen)
