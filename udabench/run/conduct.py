@@ -195,8 +195,13 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     )
     began = time.perf_counter()
     opened.method.eval()
-    with evaluation_progress() as progress:
-        scored = scorer.final(opened.method, progress, plan.config.iterations)
+    try:
+        with evaluation_progress() as progress:
+            scored = scorer.final(opened.method, progress, plan.config.iterations)
+    except BaseException:
+        # The weights are stored: what failed can be repeated with `resume`.
+        folder.update_run(status="failed")
+        raise
     scores = Scores(
         scored,
         made=len(result.evaluations) + len(opened.method.predictors()),
