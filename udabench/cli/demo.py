@@ -56,8 +56,10 @@ def demo(folder: Path, seeds: str, iterations: int | None, jobs: int | None) -> 
     runs = [load_trained(job.folder) for job in first]
     picture = folder / "panel.png"
     panel(runs, open_dataset(registry, TARGET, "val")).save(picture)
+    # The table needs some room; a log or a narrow terminal gets long lines rather than cut words.
+    wide = Console(highlight=False, soft_wrap=True, width=max(console.width, 120))
     for table in summary(read_record(job.folder) for job in finished):
-        console.print(to_rich(table))
+        wide.print(to_rich(table))
     console.print(f"\n{time.perf_counter() - started:.0f} s", markup=False)
     for what, where in (("picture", picture), ("leaderboard", pages[0]), ("runs", folder / "runs")):
         console.print(f"{what:<12} {where}", markup=False)
