@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from udabench.cli.options import load, plugin_option
+
 DEFAULT = Path("leaderboards")
 
 
@@ -42,6 +44,18 @@ def check(folder: Path) -> None:
         pages = "\n".join(f"  {page}" for page in stale)
         raise UserError(f"Pages that are not what their records give:\n{pages}\nRun: udabench leaderboard build")
     click.echo("all pages are up to date")
+
+
+@leaderboard.command()
+@click.argument("reporter")
+@plugin_option
+@click.pass_obj
+def report(folder: Path, reporter: str, plugins: tuple[Path, ...]) -> None:
+    """Print all records in the format of REPORTER, a plugin."""
+    from udabench.leaderboard import read_results
+
+    write = load(plugins).reporters.get(reporter)
+    click.echo(write([record for records in read_results(folder).values() for record in records]))
 
 
 @leaderboard.command()

@@ -55,13 +55,17 @@ def add(run: Path, folder: Path) -> Path:
     return write_record(place, record, matrices, f"{record.run}.json")
 
 
-def _render(folder: Path) -> dict[Path, str]:
-    """Page -> text."""
+def read_results(folder: Path) -> dict[str, list[Record]]:
+    """Task -> its stored records. Raises RecordError when one is damaged or there is no folder."""
     if not folder.is_dir():
         raise RecordError(f"There is no folder {folder}. Name the folder of leaderboards with --folder.")
     tasks = sorted(path for path in (folder / RESULTS).glob("*") if path.is_dir())
-    found = {task: [record for _, record in _read_task(task)] for task in tasks}
-    return {folder / f"{task.name}.md": render_page(records) for task, records in found.items() if records}
+    return {task.name: [record for _, record in _read_task(task)] for task in tasks}
+
+
+def _render(folder: Path) -> dict[Path, str]:
+    """Page -> text."""
+    return {folder / f"{task}.md": render_page(records) for task, records in read_results(folder).items() if records}
 
 
 def _read_task(place: Path) -> list[tuple[Path, Record]]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -29,11 +29,15 @@ class Job:
     plan: Plan
     runs: Path
     process: subprocess.Popen[bytes] | None = None
-    log: list[Path] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
         return self.runs / self.plan.folder_name
+
+    @property
+    def log(self) -> Path:
+        """What the process prints."""
+        return self.runs / f"{self.plan.row_name}-s{self.plan.config.seed}.log"
 
     @property
     def title(self) -> str:
@@ -56,10 +60,8 @@ class Job:
 
     def start(self) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        log = self.runs / f"{self.plan.row_name}-s{self.plan.config.seed}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        self.log = [log]
-        with log.open("wb") as out:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as out:
             self.process = subprocess.Popen(self.command(), stdout=out, stderr=subprocess.STDOUT, env=environment)
 
     def iteration(self) -> int:
@@ -77,8 +79,8 @@ class Job:
     def check(self) -> None:
         """Raises UserError with the end of the log when the process failed."""
         if self.process is not None and self.process.poll() not in (None, 0):
-            said = self.log[0].read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
-            raise UserError(f"{self.title} failed; the whole log is {self.log[0]}:\n" + "\n".join(said))
+            said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+            raise UserError(f"{self.title} failed; the whole log is {self.log}:\n" + "\n".join(said))
 
 
 def run_jobs(jobs: Sequence[Job], side_by_side: int, console: Console) -> None:
