@@ -1,7 +1,7 @@
 """The processes that train one run together. Alone (the usual case) every function is the identity.
 
-A step's batch is split by rank: rank r holds the r-th of ``world_size()`` equal parts, in order. The engine averages the
-ranks' gradients. So a loss that is a sum over the batch, divided by a count over the batch, reads
+A step's batch is split by rank: rank r holds the r-th of ``world_size()`` equal parts, in order. The engine averages
+the ranks' gradients. So a loss that is a sum over the batch, divided by a count over the batch, reads
 ``local_sum / per_rank(local_count)``: the average over the ranks is then the value of the whole batch, and not a mean
 of the ranks' means. What a method draws from ``rng`` is the same on every rank: draw for the whole batch, and keep
 :func:`own` rows.
