@@ -109,7 +109,8 @@ class OptimConfig(Section):
 
 
 class EvaluateConfig(Section):
-    split: str = setting("val", "split that is evaluated")
+    domain: Literal["target", "source"] = setting("target", "data set that is evaluated")
+    split: str = setting("val", "its split")
     size: Size | None = setting(None, "input size; none: as in training", unit="pixels")
     mode: Literal["whole", "slide"] = setting("whole", "whole image, or averaged windows")
     window: Size = setting("1024x1024", "window of slide", origin="HRDA code", unit="pixels")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from udabench.config import EvaluateConfig
 from udabench.dataset import Dataset
 from udabench.errors import UsageError
 from udabench.labels import BUILT_IN, IGNORE, LabelSpace
@@ -108,15 +109,15 @@ class Protocol:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def protocol_of(task: Task, dataset: Dataset, align_corners: bool) -> Protocol:
-    """The protocol under which ``dataset`` (a labelled split of the target) scores this task."""
+def protocol_of(task: Task, dataset: Dataset, config: EvaluateConfig) -> Protocol:
+    """The protocol under which ``dataset`` (a labelled split of ``config.domain``) scores this task."""
     whole = len(dataset.label_space)
     return Protocol(
-        dataset=task.target,
+        dataset=task.source if config.domain == "source" else task.target,
         split=dataset.split,
         list_digest=dataset.digest(),
         images=len(dataset),
         classes=task.classes.names,
         rule="A" if len(task.classes) == whole else "B",
-        align_corners=align_corners,
+        align_corners=config.align_corners,
     )

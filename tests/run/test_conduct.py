@@ -162,3 +162,19 @@ def test_a_record_of_before_these_flags_can_be_read(tmp_path: Path) -> None:
     for flag in ("translated_input", "lossy_store"):
         del values["flags"][flag]
     assert type(record).model_validate(values) == record
+
+
+def test_the_source_can_be_what_is_evaluated(tmp_path: Path) -> None:
+    plan = subject("source_only", tmp_path, **{"evaluate.domain": "source", "evaluate.split": "train"}).plan
+    shutil.rmtree(tmp_path / "data" / dataset.TARGET)
+    record = start_run(plan, tmp_path / "runs").record
+    assert (record.protocol["dataset"], record.protocol["split"]) == (dataset.SOURCE, "train")
+    assert record.protocol["list_digest"] == record.lists["source"]
+    assert record.flags.training_images
+    assert "evaluated on the images that it was trained on" in record.flags.described()
+
+
+def test_an_evaluation_on_other_images_is_not_flagged(tmp_path: Path) -> None:
+    record = start_run(subject("oracle", tmp_path).plan, tmp_path / "runs").record
+    assert record.protocol["dataset"] == dataset.TARGET
+    assert not record.flags.training_images

@@ -77,12 +77,13 @@ def published(plan: Plan) -> str:
 
 def _reads(plan: Plan) -> Iterator[str]:
     from udabench.data.locate import open_dataset
+    from udabench.run.evaluated import evaluated
 
     data, config = plan.config.data, plan.config
     wanted = (
         (config.source, data.source_split, data.source_options),
         (config.target, data.target_split, data.target_options),
-        (config.target, config.evaluate.split, data.target_options),
+        evaluated(config),
     )
     said = set()
     for name, split, options in wanted:

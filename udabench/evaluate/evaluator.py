@@ -78,7 +78,7 @@ def evaluate(
     dataset: Dataset,
     task: Task,
     config: EvaluateConfig,
-    target_size: Size,
+    usual_size: Size,
     device: torch.device,
     *,
     look: Callable[[Samples], Samples] = lambda samples: samples,
@@ -93,7 +93,7 @@ def evaluate(
 
     Args:
         dataset: the split; its labels are mapped to ``task.classes``.
-        target_size: input size, where ``config.size`` names no other.
+        usual_size: input size, where ``config.size`` names no other.
         look: the method's test-time transform, called once on the whole images; see ``Method.look``.
         progress: told ``(done, total)`` images.
         probe: what is measured besides.
@@ -108,7 +108,7 @@ def evaluate(
         raise ValueError("restrict_to_source needs the classes that are present in the source")
     chosen = limited(dataset, config.limit)
     referee = _Referee(config, len(task.classes), present if config.restrict_to_source else None, probe)
-    size = config.size or target_size
+    size = config.size or usual_size
     total = len(chosen)
     with torch.inference_mode():
         for cases in _batches(chosen, task.classes, size, config.batch):
@@ -128,7 +128,7 @@ def evaluate(
         means=mean_ious(values, task.evaluated),
         seconds=time.perf_counter() - started,
         entropy=None if referee.entropy is None else referee.entropy.result(),
-        protocol=protocol_of(task, chosen, config.align_corners),
+        protocol=protocol_of(task, chosen, config),
     )
 
 

@@ -72,6 +72,7 @@ def make_record(
         oracle_selection=any(score.oracle_selection for score in scores),
         collapse=tuple(collapse),
         limited=config.evaluate.limit,
+        training_images=_trained_on(config, lists),
         resumed=resumed,
     )
     record = Record(
@@ -97,6 +98,12 @@ def make_record(
         matrices=matrices.digest,
     )
     return record, matrices
+
+
+def _trained_on(config: RunConfig, lists: Mapping[str, str]) -> bool:
+    domain = config.evaluate.domain
+    trained = config.data.source_split if domain == "source" else config.data.target_split
+    return domain in lists and config.evaluate.split == trained
 
 
 def _task(task: Task) -> TaskInfo:

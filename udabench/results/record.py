@@ -164,6 +164,7 @@ class Flags(Part):
         oracle_selection: some score belongs to a checkpoint chosen on the evaluation set.
         collapse: what the watchdog saw.
         limited: only so many images were evaluated.
+        training_images: the images that were evaluated are those that were trained on.
         resumed: how often the run was taken up again.
     """
 
@@ -174,6 +175,7 @@ class Flags(Part):
     oracle_selection: bool = False
     collapse: tuple[str, ...] = ()
     limited: int | None = None
+    training_images: bool = False
     resumed: int = 0
 
     def described(self) -> list[str]:
@@ -187,6 +189,8 @@ class Flags(Part):
             said.append("trained on images from a JPEG store, whose pixels are not the original ones")
         if self.limited is not None:
             said.append(f"evaluated on the first {self.limited} images only")
+        if self.training_images:
+            said.append("evaluated on the images that it was trained on")
         if self.oracle_selection:
             said.append("the best checkpoint was selected on the evaluation set's labels")
         said += [f"collapse: {text}" for text in self.collapse]

@@ -33,6 +33,7 @@ from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
 from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
+from udabench.run.evaluated import evaluated
 from udabench.run.plan import Plan
 from udabench.run.scoring import Scorer
 from udabench.run.setup import RunSetup, build_method
@@ -89,7 +90,7 @@ def open_plan(plan: Plan) -> Opened:
             config.data.source_split if source else config.data.target_split,
             config.data.source_options if source else config.data.target_options,
         )
-    val = dataset(config.target, config.evaluate.split, config.data.target_options)
+    val = dataset(*evaluated(config))
     seed_everything(config.seed, "initial weights")
     method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
     classes, labels = plan.task.classes, method.target_labels

@@ -14,6 +14,7 @@ from udabench.evaluate.evaluator import limited
 from udabench.resolve import Layer, Resolved, resolve
 from udabench.results import Cost, read_record
 from udabench.run.conduct import Outcome, Scores, evaluation_progress, write_outcome
+from udabench.run.evaluated import evaluated
 from udabench.run.plan import COMMAND_LINE, Plan
 from udabench.run.scoring import Scorer
 from udabench.run.trained import Trained, load_trained
@@ -37,10 +38,8 @@ def evaluate_run(
     trained = load_trained(path, device or "auto", plugins)
     plan = _with(trained.plan, overrides)
     config = plan.config
-    val = open_dataset(
-        plan.registry, config.target, config.evaluate.split, config.data.roots, config.data.target_options
-    )
-    val = limited(val, config.evaluate.limit)
+    name, split, options = evaluated(config)
+    val = limited(open_dataset(plan.registry, name, split, config.data.roots, options), config.evaluate.limit)
     folder = RunFolder(trained.folder / "evaluated" / f"{config.hash}-{trained.iteration}")
     scorer = Scorer(plan, val, trained.device, folder.path)
     with evaluation_progress() as progress:

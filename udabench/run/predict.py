@@ -15,6 +15,7 @@ from udabench.errors import DataError, UsageError, unknown
 from udabench.evaluate.inference import infer
 from udabench.evaluate.prediction import predict_labels
 from udabench.labels import CITYSCAPES19, LabelSpace
+from udabench.run.evaluated import usual_size
 from udabench.run.trained import Trained
 from udabench.size import Size
 
@@ -62,8 +63,7 @@ class Predictor:
     def labels(self, image: Pixels) -> Pixels:
         """H W 3 RGB -> H W class ids of the task."""
         config = self.trained.plan.config
-        size = config.evaluate.size or config.data.target_size
-        assert size is not None
+        size = config.evaluate.size or usual_size(config)
         resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
         tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None].to(self.trained.device).float() / 255
         with torch.inference_mode():

@@ -18,6 +18,7 @@ from udabench.evaluate.evaluator import Evaluation, evaluate, present_classes
 from udabench.evaluate.metrics import iou, mean_ious
 from udabench.method import Method, Samples
 from udabench.results import Matrices, Scored
+from udabench.run.evaluated import usual_size
 from udabench.run.plan import Plan
 from udabench.task import protocol_of
 
@@ -42,8 +43,7 @@ class Scorer:
     ) -> Evaluation:
         """One predictor of a method, now."""
         config = self.plan.config
-        size = config.data.target_size
-        assert size is not None, "plans resolve the sizes"
+        size = usual_size(config)
         return evaluate(
             predictor,
             self.val,
@@ -99,7 +99,7 @@ class Scorer:
         stored = Matrices.read((self.folder / FOLDER / str(found["iteration"])).with_suffix(".matrices"))
         matrices = stored.by_score[found["predictor"]]
         values = iou(matrices.sum(0))
-        protocol = protocol_of(self.plan.task, self.val, self.plan.config.evaluate.align_corners)
+        protocol = protocol_of(self.plan.task, self.val, self.plan.config.evaluate)
         means = mean_ious(values, self.plan.task.evaluated)
         evaluation = Evaluation(stored.names, matrices, values, means, 0.0, None, protocol)
         return Scored(evaluation, found["predictor"], "best", found["iteration"])
