@@ -31,12 +31,17 @@ def _run(**values):
     ],
 )
 def test_it_is_a_whole_method(values, names, parts):
-    method, losses, others, pseudo = _run(**values)
+    method, losses, others, shared = _run(**values)
     assert list(losses) == names
     assert {name for loss in losses.values() for name in loss.parts} == parts
     assert set(fakes.gradients(method)) == {f"student.{name}" for name, _ in method.student.named_parameters()}
     assert {event.name for event in others if isinstance(event, Panel)} >= {"source", "target", "mixed", "prediction"}
-    assert pseudo.label.shape == (2, 32, 48)
+    assert shared.network is method.student
+    assert (shared.samples.label, shared.label.shape, shared.weight.shape) == (None, (2, 32, 48), (2, 32, 48))
+    outputs = {name: output for loss in losses.values() for name, output in loss.outputs.items()}
+    assert {name: output.logits.shape for name, output in outputs.items()} == dict.fromkeys(
+        ("source", "mixed"), (2, 19, 8, 12)
+    )
 
 
 def test_a_loss_is_the_weighted_sum_of_its_parts():

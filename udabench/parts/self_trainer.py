@@ -9,20 +9,14 @@ import torch
 from torch import Generator as Rng
 from torch import Tensor, nn
 
-from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Stage
+from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Shared, Stage
 from udabench.network import Output
 from udabench.parts.ema import Ema
 from udabench.parts.feature_distance import feature_distance, thing_ids, thing_mask
 from udabench.parts.frozen import Frozen
 from udabench.parts.losses import segmentation_loss, take, upsample
 from udabench.parts.scene import Scene, show
-from udabench.parts.self_training import (
-    PseudoLabels,
-    SelfTrainingConfig,
-    claim_labels,
-    ignore_rows,
-    mix_domains,
-)
+from udabench.parts.self_training import SelfTrainingConfig, claim_labels, ignore_rows, mix_domains
 from udabench.size import Size
 
 SceneT = TypeVar("SceneT", bound=Scene)
@@ -93,8 +87,8 @@ class SelfTrainer(Method, Generic[SceneT]):
         optimizers = {"segmenter": self.setup.segmenter(self.student, *self.heads())}
         return [Stage("adapt", self.setup.iterations, self.step, optimizers, self.domains, context=self.context())]
 
-    def step(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, PseudoLabels | None]:
-        """One step. Returns the pseudo-labels, for a method that wraps this one."""
+    def step(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, Shared | None]:
+        """One step. Returns what a method around this one trains on; None without a target."""
         self.follow(iteration)
         scene = self.open_scene(batch, rng)
         if scene.target is not None:
@@ -105,7 +99,12 @@ class SelfTrainer(Method, Generic[SceneT]):
         if scene.prediction is not None:
             logits, size = scene.prediction, scene.label.shape[-2:]
             yield Panel("prediction", lambda: upsample(logits, size).argmax(1))
-        return scene.pseudo
+        return self._shared(scene)
+
+    def _shared(self, scene: SceneT) -> Shared | None:
+        if scene.target is None or scene.pseudo is None:
+            return None
+        return Shared(self.student, scene.target, scene.pseudo.label, scene.pseudo.weight)
 
     def follow(self, iteration: int) -> None:
         """The teacher's update."""
@@ -145,19 +144,24 @@ class SelfTrainer(Method, Generic[SceneT]):
 
     def _loss(self, scene: SceneT, keys: tuple[str, ...], rng: Rng) -> Loss:
         """One forward pass of the student, and the sum of all that is asked of it."""
-        terms = list(self.terms(scene, self._forward(scene, keys), rng))
+        outputs = self._forward(scene, keys)
+        terms = list(self.terms(scene, outputs, rng))
         total = torch.stack([term.weight * term.value for term in terms]).sum()
-        return Loss("+".join(keys), total, parts={term.name: term.value.detach() for term in terms})
+        parts = {term.name: term.value.detach() for term in terms}
+        return Loss("+".join(keys), total, parts=parts, outputs=outputs if self._has_logits(keys) else {})
+
+    def _has_logits(self, keys: tuple[str, ...]) -> bool:
+        """Whether a pass goes through the head: nobody asks for the logits of further images alone."""
+        return not {self.supervised, "mixed"}.isdisjoint(keys)
 
     def _forward(self, scene: SceneT, keys: tuple[str, ...]) -> Outputs:
         images = [scene.image(key) for key in keys]
         joint = torch.cat(images) if len(images) > 1 else images[0]
-        if not {self.supervised, "mixed"} & set(keys):
-            # Nobody asks for the logits of further images.
+        if self._has_logits(keys):
+            output = self.student(joint)
+        else:
             features = self.student.encode(joint)
             output = Output(features[-1], features)
-        else:
-            output = self.student(joint)
         ends = torch.tensor([len(image) for image in images]).cumsum(0).tolist()
         return {key: take(output, end - len(image), end) for key, image, end in zip(keys, images, ends, strict=True)}
 
