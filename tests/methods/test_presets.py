@@ -4,22 +4,17 @@ import subprocess
 import sys
 
 import pytest
-import udabench_oracle
-import udabench_source_only
-import udabench_t2sda
 
 from udabench.errors import PluginError
 from udabench.hookspecs import Entry
 from udabench.labels import CITYSCAPES19
+from udabench.plugins import load_registry
 from udabench.presets import choose_presets, presets_of
 from udabench.registry import Catalogue, Registered
 from udabench.resolve import layer_of, resolve
 from udabench.size import Size
 
-CATALOGUE = Catalogue("method")
-for _module in (udabench_source_only, udabench_oracle, udabench_t2sda):
-    for _name, _entry in _module.register_methods().items():
-        CATALOGUE.add(_name, _entry, _module.__name__)
+CATALOGUE = load_registry().methods
 
 
 def _resolve(method: Registered, preset: str | None):
@@ -88,6 +83,13 @@ FIGURES = {
             "daformer-target-to-source": 68.6, "daformer-mse": 69.4,
             "daformer-color-jitter": 69.0, "daformer-color-jitter-ce": 68.1,
             "daformer-gaussian-blur": 69.5, "daformer-gaussian-blur-ce": 68.4,
+            "daformer-cycada": 69.2, "daformer-cycada-ce": 68.2, "daformer-uplr": 70.7, "daformer-uplr-ce": 69.3,
+            "daformer-lambda-0.01": 68.3, "daformer-lambda-0.5": 68.2, "daformer-lambda-1": 67.3,
+            "daformer-tau-0.02": 69.3, "daformer-tau-0.5": 68.8, "daformer-tau-1": 69.0,
+            "daformer-beta-0.1": 69.9, "daformer-beta-1": 68.8, "daformer-beta-2": 69.0,
+            "daformer-alpha-0.1": 69.5, "daformer-alpha-0.9": 69.4,
+            "daformer-n-64": 68.7, "daformer-n-256": 69.3, "daformer-m-512": 69.5, "daformer-m-2048": 68.8,
+            "daformer-source-domain": 80.9,
         }.items()
     },
 }  # fmt: skip
@@ -188,7 +190,22 @@ def test_presets_that_cannot_be(toy, texts, error):
         toy(**texts)
 
 
-@pytest.mark.parametrize("module", ["udabench_source_only", "udabench_oracle", "udabench_t2sda"])
-def test_registering_imports_no_torch(module):
+@pytest.mark.parametrize("method", CATALOGUE.names())
+def test_registering_imports_no_torch(method):
+    module = CATALOGUE.describe(method).entry.target.partition(".")[0]
     code = f"import sys, {module} as m; m.register_methods(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+BOUNDS = {
+    ("source_only", "default"): {GTA5: {"mIoU19": 38.6}, SYNTHIA: {"mIoU16": 33.5, "mIoU13*": 38.6}},
+    ("source_only", "mit_b5"): {GTA5: {"mIoU19": 46.1}, SYNTHIA: {"mIoU16": 42.4, "mIoU13*": 47.7}},
+    ("source_only", "source-domain"): {GTA5: {"mIoU19": 79.6}},
+    ("oracle", "default"): {GTA5: {"mIoU19": 72.5}, SYNTHIA: {"mIoU16": 74.6, "mIoU13*": 79.7}},
+    ("oracle", "mit_b5"): {GTA5: {"mIoU19": 77.6}, SYNTHIA: {"mIoU16": 78.7, "mIoU13*": 82.4}},
+}
+
+
+@pytest.mark.parametrize(("method", "preset"), BOUNDS)
+def test_published_figures_of_the_bounds(method, preset):
+    assert presets_of(CATALOGUE.describe(method))[preset].published == BOUNDS[method, preset]

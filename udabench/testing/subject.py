@@ -61,6 +61,7 @@ class Subject:
         registry: None: :func:`fake_registry`. Its local plugin files are loaded anew; it is not changed.
         folder: where data, runs and artefacts are written.
         overrides: full or short keys of the configuration, for methods that the fakes' values do not suit.
+        preset: a row of the method; what makes a run small lies over it.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Subject:
         registry: Registry | None,
         folder: Path,
         overrides: Mapping[str, Any] | None = None,
+        preset: str = PRESET,
     ) -> None:
         given = registry or fake_registry()
         self.method: type[Method] = given.methods.get(method) if isinstance(method, str) else method
@@ -79,6 +81,7 @@ class Subject:
             raise UsageError(f"{folder} holds the files of an earlier test. Remove it, or name another folder.")
         self.folder = folder
         self.overrides = dict(overrides or {})
+        self.preset = preset
         self.registry = fake_registry(*self.files)
         self.registry.methods.add(NAME, Entry(self.method), "the method under test")
         self.data = dataset.write_fake_data(folder / "data")
@@ -87,7 +90,7 @@ class Subject:
     def plan(self) -> Plan:
         """The resolved configuration. Raises UsageError."""
         roots = {f"data.roots.{name}": self.data / name for name in (dataset.SOURCE, dataset.TARGET)}
-        return self._plan(Request(NAME, dataset.SOURCE, dataset.TARGET, PRESET, {**self.values, **roots}))
+        return self._plan(Request(NAME, dataset.SOURCE, dataset.TARGET, self.preset, {**self.values, **roots}))
 
     def plan_of(self, preset: str) -> Plan:
         """The configuration of a preset as it stands. Raises UsageError."""

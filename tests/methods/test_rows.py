@@ -1,0 +1,67 @@
+"""Every preset of every built-in method: it resolves and dry-runs as it stands, and its steps run in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from udabench.cli.run import run
+from udabench.errors import UsageError
+from udabench.plugins import load_registry
+from udabench.presets import choose_presets, network_of, presets_of
+from udabench.run import estimate
+from udabench.testing import dataset
+from udabench.testing.step import run_step
+from udabench.testing.subject import Subject
+
+REGISTRY = load_registry()
+ROWS = [
+    pytest.param(method.name, preset, id=f"{method.name}-{preset}")
+    for method in REGISTRY.methods
+    for preset in presets_of(method)
+]
+
+
+@pytest.fixture
+def free_estimate(monkeypatch):
+    """Without timing a step of a full-size network."""
+    cost = estimate.Estimate(parameters=1, checkpoint_bytes=1, step_flops=None, flops_per_second=1.0)
+    monkeypatch.setattr(estimate, "estimate", lambda plan: cost)
+
+
+@pytest.mark.usefixtures("free_estimate")
+@pytest.mark.parametrize(("method", "preset"), ROWS)
+def test_every_row_dry_runs(method, preset, tmp_path, monkeypatch):
+    monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
+    arguments = ["-m", method, "-s", "gta5", "--preset", preset, "--dry-run", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(run, arguments)
+    assert isinstance(result.exception, SystemExit | UsageError | None), result.exception
+    row = presets_of(REGISTRY.methods.describe(method))[preset]
+    for metric, figure in (row.published or {}).get("gta5-cityscapes", {}).items():
+        assert f"{metric} {figure}" in result.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("method", "preset"), ROWS)
+def test_every_row_makes_two_steps(method, preset, tmp_path):
+    subject = Subject(method, None, tmp_path, _small(method, preset, tmp_path), preset)
+    built = subject.build()
+    for opened in subject.open(built):
+        losses = [run_step(built, opened, iteration) for iteration in range(min(2, opened.stage.iterations))]
+        assert losses[-1]
+
+
+def _small(method: str, preset: str, folder: Path) -> dict[str, object]:
+    """What else a row needs at this size: its wrappers around the fake network, pictures where it reads some."""
+    presets = choose_presets(REGISTRY.methods.describe(method), preset)
+    wrappers = (network_of(presets) or "").split(":")[:-1]
+    values: dict[str, object] = {"network.name": ":".join([*wrappers, "fake"])}
+    if {"ignored_top", "inner"} & set(REGISTRY.methods.get(method).Config.model_fields):
+        # Margins of images 512 high would leave nothing here.
+        values |= {"ignored_top": 0, "ignored_bottom": 0}
+    chosen = [p.values["settings.translator"] for p in presets if "settings.translator" in p.values]
+    if chosen and chosen[-1] == "folder":
+        values["translator_options"] = {"path": str(folder / "data" / dataset.SOURCE / "images" / "train")}
+    return values
