@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from udabench.config import ASSUMED, setting
+from udabench.parts.ema import Norms
 from udabench.parts.self_training import Scope, SelfTrainingConfig
 
 Role = Literal["source", "pseudo_target", "target"]
@@ -22,9 +23,7 @@ class T2SDAConfig(SelfTrainingConfig):
 
     ema: float = setting(0.999, "momentum of the teacher", origin="paper sec 4", ge=0, lt=1)
     copy_buffers: bool = setting(True, "the teacher takes over running statistics", origin=ASSUMED)
-    teacher_norms: Literal["running", "batch"] = setting(
-        "running", "statistics in the teacher's batch norms", origin="paper Alg 1 line 10"
-    )
+    teacher_norms: Norms = setting("running", "statistics in the teacher's batch norms", origin="paper Alg 1 line 10")
     threshold: float = setting(
         0.968,
         "confidence from which on a pixel counts as sure (>=, as in the code of DACS; Eq S2 prints >)",

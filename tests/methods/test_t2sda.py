@@ -189,7 +189,7 @@ def test_weight_scope_divides_the_share():
 
 
 def test_margins_that_leave_nothing_are_refused():
-    with pytest.raises(UsageError, match="ignored_top \\+ ignored_bottom = 135 rows leave nothing of a crop of 32"):
+    with pytest.raises(UsageError, match="ignored_top \\+ ignored_bottom = 135 leaves nothing of images of 32 rows"):
         _method(ignored_top=15, ignored_bottom=120)
     # A crop that is lower than the image keeps all its rows.
     _method(setup=fakes.FakeSetup(target_size=Size(64, 96)), ignored_top=15, ignored_bottom=120)

@@ -41,15 +41,31 @@ def test_buffers_by_a_switch(copied, mean, count):
     assert teacher.module[1].num_batches_tracked.item() == count
 
 
-def test_modes_of_the_teacher():
-    _, running = _pair(norms="running")
-    _, batch = _pair(norms="batch")
-    owner = nn.ModuleList([running, batch]).train()
-    assert not any(m.training for m in running.module.modules())
-    assert batch.module[1].training
-    assert not batch.module[2].training
+@pytest.mark.parametrize(
+    ("norms", "norm_trains", "dropout_trains"),
+    [("running", False, False), ("batch", True, False), ("train", True, True)],
+)
+def test_modes_of_the_teacher(norms, norm_trains, dropout_trains):
+    _, teacher = _pair(norms=norms)
+    owner = nn.ModuleList([teacher]).train()
+    _, norm, dropout = teacher.module
+    assert (norm.training, dropout.training) == (norm_trains, dropout_trains)
+    assert not teacher.module.training
     owner.eval()
-    assert not batch.module[1].training
+    assert not any(m.training for m in teacher.modules())
+
+
+class _Frozen(nn.Sequential):
+    def train(self, mode=True):
+        super().train(mode)
+        self[0].eval()
+        return self
+
+
+@pytest.mark.parametrize("norms", ["batch", "train"])
+def test_norms_that_the_student_keeps_frozen_are_so_in_the_teacher(norms):
+    teacher = Ema(_Frozen(nn.BatchNorm1d(1), nn.BatchNorm1d(1)), norms=norms).train()
+    assert [norm.training for norm in teacher.module] == [False, True]
 
 
 def test_first_update_copies_exactly():

@@ -9,7 +9,7 @@ from torch import nn
 from udabench.augment.photometry import StrongAugment
 from udabench.parts.frozen import Frozen
 from udabench.parts.projector import Projector
-from udabench.parts.self_training import PseudoLabels, claim_labels, ignore_rows, mix_domains
+from udabench.parts.self_training import Margins, PseudoLabels, claim_labels, mix_domains, within_margins
 from udabench.size import Size
 
 PLAIN = StrongAugment(jitter_chance=0, blur_chance=0)
@@ -39,11 +39,50 @@ def test_padding_has_no_weight():
     assert claim_labels(_logits(), (1, 4), valid=valid).weight[:, 0, 2].tolist() == [0, 0]
 
 
-def test_rows_are_ignored_only_at_full_height():
-    weight = torch.ones(1, 6, 2)
-    full = ignore_rows(weight, Size(6, 9), 1, 2)
-    assert full[0, :, 0].tolist() == [0, 1, 1, 1, 0, 0]
-    assert torch.equal(ignore_rows(weight, Size(8, 9), 1, 2), weight)
+def _crops(box, size, flipped=False):
+    _, _, height, width = box
+    return SimpleNamespace(
+        image=torch.zeros(1, 3, height, width), box=torch.tensor([box]), size=size, flipped=torch.tensor([flipped])
+    )
+
+
+MARGINS = Margins(top=1, bottom=2, left=2, right=3)
+
+
+def _kept(box, size, rule, flipped=False):
+    """Rows and columns of the crop that count: what is kept is their product."""
+    kept = within_margins(_crops(box, size, flipped), MARGINS, rule)[0]
+    rows, columns = kept.any(1), kept.any(0)
+    assert torch.equal(kept, rows.unsqueeze(1) & columns.unsqueeze(0))
+    return rows.nonzero().flatten().tolist(), columns.nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize("rule", ["crop", "image"])
+def test_margins_of_whole_images(rule):
+    assert _kept((0, 0, 6, 9), Size(6, 9), rule) == ([1, 2, 3], [2, 3, 4, 5])
+    assert _kept((0, 0, 6, 9), Size(6, 9), rule, flipped=True) == ([1, 2, 3], [3, 4, 5, 6])
+
+
+def test_a_crop_that_is_not_as_high_keeps_its_rows_by_the_crops_rule():
+    assert _kept((0, 0, 6, 9), Size(8, 9), "crop") == ([0, 1, 2, 3, 4, 5], [2, 3, 4, 5])
+    assert _kept((0, 5, 6, 4), Size(6, 9), "crop") == ([1, 2, 3], [0, 1, 2, 3])
+
+
+def test_by_the_images_rule_a_crop_loses_what_lies_on_the_border():
+    # Rows 5 to 8 of 10: 8 and 9 are ignored. Columns 1 to 5 of 20: 0 and 1 are.
+    assert _kept((5, 1, 4, 5), Size(10, 20), "image") == ([0, 1, 2], [1, 2, 3, 4])
+    assert _kept((5, 1, 4, 5), Size(10, 20), "image", flipped=True) == ([0, 1, 2], [0, 1, 2, 3])
+    assert _kept((3, 6, 4, 5), Size(10, 20), "image") == ([0, 1, 2, 3], [0, 1, 2, 3, 4])
+    assert _kept((3, 15, 4, 5), Size(10, 20), "image", flipped=True) == ([0, 1, 2, 3], [3, 4])
+
+
+def test_each_crop_of_a_batch_has_its_own_margins():
+    crops = _crops((0, 0, 4, 5), Size(10, 20))
+    crops.box = torch.tensor([[0, 0, 4, 5], [5, 1, 4, 5]])
+    crops.flipped = torch.tensor([False, True])
+    kept = within_margins(crops, MARGINS, "image")
+    assert kept.shape == (2, 4, 5)
+    assert kept.sum((1, 2)).tolist() == [3 * 3, 3 * 4]
 
 
 def _domains():
@@ -69,13 +108,13 @@ def test_pasted_pixels_weigh_one_also_in_ignored_rows():
     assert torch.equal(mixed.image[:, 0] == 1, mixed.mask)
 
 
-def test_source_images_are_used_in_turn():
+def test_source_images_are_spread_over_more_target_images():
     source, target, pseudo = _domains()
     source.image[1] = 0.5
     target.image = torch.zeros(3, 3, 4, 8)
     pseudo = PseudoLabels(*(t[[0, 0, 0]] for t in pseudo))
     mixed = mix_domains(source, target, pseudo, PLAIN, torch.Generator().manual_seed(0))
-    assert [mixed.image[i].max().item() for i in range(3)] == [1, 0.5, 1]
+    assert [mixed.image[i].max().item() for i in range(3)] == [1, 1, 0.5]
 
 
 def test_projector_keeps_the_resolution_and_is_not_negative():

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench.network import Network
 
-Norms = Literal["running", "batch"]
+Norms = Literal["running", "batch", "train"]
 
 
 def ema_factor(iteration: int, alpha: float) -> float:
@@ -29,7 +29,8 @@ class Ema(nn.Module):
         copy_buffers: take over running statistics at each update; False: they stay the replica's own, as in DACS and
             DAFormer.
         norms: ``running``: always in eval mode; ``batch``: in training, batch norms use (and update) the statistics
-            of the batch, while dropout and drop path stay off, as in DAFormer.
+            of the batch, while dropout and drop path stay off, as in DAFormer; ``train``: those are on too, as in
+            DACS. Norms that the network itself keeps frozen stay so.
     """
 
     def __init__(
@@ -45,11 +46,15 @@ class Ema(nn.Module):
 
     def train(self, mode: bool = True) -> Ema:
         super().train(False)
-        if mode and self.norms == "batch":
+        if mode and self.norms != "running":
+            # By the network's own rules, and then back: as a whole it is evaluated.
+            self.module.train()
             for part in self.module.modules():
-                if isinstance(part, _BatchNorm):
-                    part.train()
+                part.training = part.training and self._trains(part)
         return self
+
+    def _trains(self, part: nn.Module) -> bool:
+        return isinstance(part, _BatchNorm) or (self.norms == "train" and next(part.children(), None) is None)
 
     @torch.no_grad()
     def forward(self, *args: Any, **kwargs: Any) -> Any:

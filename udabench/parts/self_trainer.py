@@ -16,7 +16,7 @@ from udabench.parts.feature_distance import feature_distance, thing_ids, thing_m
 from udabench.parts.frozen import Frozen
 from udabench.parts.losses import segmentation_loss, take, upsample
 from udabench.parts.scene import Scene, show
-from udabench.parts.self_training import SelfTrainingConfig, claim_labels, ignore_rows, mix_domains
+from udabench.parts.self_training import SelfTrainingConfig, claim_labels, mix_domains, within_margins
 from udabench.size import Size
 
 SceneT = TypeVar("SceneT", bound=Scene)
@@ -47,7 +47,7 @@ class SelfTrainer(Method, Generic[SceneT]):
         super().__init__(config, setup)
         self.config = config
         if "target" in self.domains:
-            config.check_rows(setup.crop, setup.target_size)
+            config.check_margins(setup.crop, setup.target_size)
         self.student = setup.network()
         self.teacher = self.follower(self.student)
         self.imagenet: Frozen | None = None
@@ -85,11 +85,18 @@ class SelfTrainer(Method, Generic[SceneT]):
 
     def stages(self) -> Sequence[Stage]:
         optimizers = {"segmenter": self.setup.segmenter(self.student, *self.heads())}
-        return [Stage("adapt", self.setup.iterations, self.step, optimizers, self.domains, context=self.context())]
+        after = self.follow if self.config.ema_update == "after" else None
+        return [
+            Stage(
+                "adapt", self.setup.iterations, self.step, optimizers, self.domains,
+                context=self.context(), after_step=after,
+            )
+        ]  # fmt: skip
 
     def step(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, Shared | None]:
         """One step. Returns what a method around this one trains on; None without a target."""
-        self.follow(iteration)
+        if self.config.ema_update == "before":
+            self.follow(iteration)
         scene = self.open_scene(batch, rng)
         if scene.target is not None:
             self.look_at_target(scene, scene.target, rng)
@@ -123,8 +130,8 @@ class SelfTrainer(Method, Generic[SceneT]):
         height, width = target.image.shape[-2:]
         output: Output = self.teacher(target.image)
         pseudo = claim_labels(output.logits, (height, width), config.threshold, config.weight_scope, target.valid)
-        rows = ignore_rows(pseudo.weight, target.size, config.ignored_top, config.ignored_bottom)
-        scene.pseudo = pseudo._replace(weight=rows)
+        inside = within_margins(target, config.margins, config.ignored_rule)
+        scene.pseudo = pseudo._replace(weight=pseudo.weight * inside)
         scene.mixed = mix_domains(scene.source, target, scene.pseudo, config.augment(), rng, config.mix_scope)
         return output
 
@@ -177,7 +184,9 @@ class SelfTrainer(Method, Generic[SceneT]):
             output = outputs["mixed"]
             scene.prediction = output.logits.detach()
             weight = self.mixed_weight(scene)
-            yield Term("mixed", segmentation_loss(output, scene.mixed.label, weight, config.ce_avg))
+            yield Term(
+                "mixed", segmentation_loss(output, scene.mixed.label, weight, config.mixed_ce_avg or config.ce_avg)
+            )
 
     def mixed_weight(self, scene: SceneT) -> Tensor:
         """Factor of each mixed pixel's loss: N H W."""

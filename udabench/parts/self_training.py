@@ -13,37 +13,67 @@ from udabench.augment.photometry import StrongAugment
 from udabench.config import MethodConfig, setting
 from udabench.errors import UsageError
 from udabench.method import Samples
-from udabench.parts.losses import upsample
+from udabench.parts.ema import Norms
+from udabench.parts.losses import Reduction, upsample
 from udabench.size import Size
+from udabench.world import gather
 
 Scope = Literal["image", "batch"]
+MarginRule = Literal["crop", "image"]
+
+
+class Margins(NamedTuple):
+    """Pixels at the borders of a resized image."""
+
+    top: int = 0
+    bottom: int = 0
+    left: int = 0
+    right: int = 0
 
 
 class SelfTrainingConfig(MethodConfig):
     """Keys of DAFormer's self-training, with its values; a method overrides what differs."""
 
     ema: float = setting(0.999, "momentum of the teacher", origin="DAFormer code", ge=0, lt=1)
+    ema_update: Literal["before", "after"] = setting(
+        "before", "when the teacher follows: before a step, or after its optimiser (DACS)", origin="DAFormer code"
+    )
     copy_buffers: bool = setting(False, "the teacher takes over running statistics", origin="DAFormer code")
-    teacher_norms: Literal["running", "batch"] = setting(
-        "batch", "statistics in the teacher's batch norms", origin="DAFormer code"
+    teacher_norms: Norms = setting(
+        "batch",
+        "statistics in the teacher's norms: running; of the batch; train: of the batch, and dropout on (DACS)",
+        origin="DAFormer code",
     )
     threshold: float = setting(0.968, "confidence that counts as sure", origin="DACS code", ge=0, le=1)
     weight_scope: Scope = setting("batch", "share of sure pixels is taken per image or batch", origin="DAFormer code")
     ignored_top: int = setting(
-        15, "top rows without pseudo-labels, where the crop is as high as the image", origin="DAFormer code",
-        unit="rows", ge=0,
-    )  # fmt: skip
+        15, "rows at the target's upper border without pseudo-labels", origin="DAFormer code", unit="rows", ge=0
+    )
     ignored_bottom: int = setting(
-        120, "bottom rows without pseudo-labels, likewise (the car's bonnet)", origin="DAFormer code", unit="rows", ge=0
+        120, "rows at its lower border, likewise (the car's bonnet)", origin="DAFormer code", unit="rows", ge=0
+    )
+    ignored_left: int = setting(0, "columns at its left border, likewise", origin="DAFormer code", unit="columns", ge=0)
+    ignored_right: int = setting(
+        0, "columns at its right border, likewise", origin="DAFormer code", unit="columns", ge=0
+    )
+    ignored_rule: MarginRule = setting(
+        "crop",
+        "where borders count: crop: in crops as high (wide) as the resized image; image: wherever a crop meets them "
+        "(HRDA)",
+        origin="DAFormer code",
     )
     mix_scope: Scope = setting("batch", "ClassMix draws from the classes of the image or batch", origin="DAFormer code")
     jitter_strength: float = setting(0.2, "colour jitter of mixed images", origin="DAFormer code", ge=0, le=0.5)
     jitter_chance: float = setting(0.8, "chance of colour jitter", origin="DACS code", ge=0, le=1)
     blur_chance: float = setting(0.5, "chance of blur", origin="DACS code", ge=0, le=1)
-    ce_avg: Literal["all", "valid"] = setting(
-        "all", "cross entropy divided by all pixels or by the labelled ones", origin="DAFormer code (mmseg 0.16)"
+    ce_avg: Reduction = setting(
+        "all",
+        "supervised cross entropy divided by all pixels or by the labelled ones",
+        origin="DAFormer code (mmseg 0.16)",
     )
-
+    mixed_ce_avg: Reduction | None = setting(
+        None, "the same of mixed images; none: as ce_avg", origin="DAFormer code (mmseg 0.16)"
+    )
     student_batch: Literal["separate", "mixed", "all"] = setting(
         "separate",
         "forward passes of the student: one each; source and mixed images joint; all joint",
@@ -59,14 +89,23 @@ class SelfTrainingConfig(MethodConfig):
         0.75, "share of a feature cell that one thing class must cover", origin="DAFormer code", ge=0, le=1
     )
 
-    def check_rows(self, crop: Size, size: Size) -> None:
-        """Raises UsageError where the ignored rows would leave no pseudo-label of a crop of images of ``size``."""
-        rows = self.ignored_top + self.ignored_bottom
-        if crop.height == size.height and rows >= crop.height:
-            raise UsageError(
-                f"ignored_top + ignored_bottom = {rows} rows leave nothing of a crop of {crop.height} rows. "
-                "They are meant for images 512 high: make them smaller, or 0."
-            )
+    def check_margins(self, crop: Size, size: Size) -> None:
+        """Raises UsageError where the ignored borders would leave no pseudo-label of a crop of images of ``size``."""
+        for side, far, part, whole in (
+            ("top", "bottom", crop.height, size.height),
+            ("left", "right", crop.width, size.width),
+        ):
+            ignored = getattr(self, f"ignored_{side}") + getattr(self, f"ignored_{far}")
+            if ignored >= whole and (self.ignored_rule == "image" or part == whole):
+                raise UsageError(
+                    f"ignored_{side} + ignored_{far} = {ignored} leaves nothing of images of {whole} "
+                    f"{'rows' if side == 'top' else 'columns'}. Make them smaller, or 0."
+                )
+
+    @property
+    def margins(self) -> Margins:
+        """The ignored borders."""
+        return Margins(self.ignored_top, self.ignored_bottom, self.ignored_left, self.ignored_right)
 
     def augment(self) -> StrongAugment:
         """The photometric augmentation of mixed images."""
@@ -100,24 +139,36 @@ def claim_labels(
     """
     confidence, label = upsample(logits.float(), size).softmax(1).max(1)
     share = (confidence >= threshold).float().mean((1, 2))
-    scale = share if scope == "image" else share.mean().expand_as(share)
+    scale = share if scope == "image" else gather(share).mean().expand_as(share)
     weight = scale.view(-1, 1, 1) * (torch.ones_like(confidence) if valid is None else valid)
     return PseudoLabels(label, confidence, weight, share)
 
 
-def ignore_rows(weight: Tensor, size: Size, top: int, bottom: int) -> Tensor:
-    """Zero the weight of the top and bottom rows, if the crop spans the image's full height.
+def within_margins(samples: Samples, margins: Margins, rule: MarginRule) -> Tensor:
+    """Where pixels of crops count: N H W bool, False at the borders of the images that they were cut from.
 
     Args:
-        weight: N H W, of the crop.
-        size: of the resized image that the crop was cut from.
-        top, bottom: rows.
+        rule: ``crop``: only crops as high as the image lose rows, only those as wide columns (DAFormer, which crops
+            the full height); ``image``: the image is masked before it is cropped (HRDA). Mirrored crops are masked
+            where the border has gone.
     """
-    height = weight.shape[1]
-    if height != size.height or top + bottom == 0:
-        return weight
-    rows = torch.arange(height, device=weight.device).view(1, -1, 1)
-    return weight * ((rows >= top) & (rows < height - bottom))
+    top, left = samples.box[:, 0], samples.box[:, 1]
+    height, width = samples.image.shape[-2:]
+    upright = torch.zeros_like(samples.flipped)
+    rows = _counting(top, upright, height, samples.size.height, margins.top, margins.bottom, rule)
+    columns = _counting(left, samples.flipped, width, samples.size.width, margins.left, margins.right, rule)
+    return rows.unsqueeze(2) & columns.unsqueeze(1)
+
+
+def _counting(
+    start: Tensor, mirrored: Tensor, length: int, whole: int, before: int, after: int, rule: MarginRule
+) -> Tensor:
+    """N L bool along one axis, from where each crop starts."""
+    ahead = torch.arange(length, device=start.device).expand(len(start), -1)
+    position = start.unsqueeze(1) + torch.where(mirrored.unsqueeze(1), length - 1 - ahead, ahead)
+    if rule == "crop" and length != whole:
+        return torch.ones_like(position, dtype=torch.bool)
+    return (position >= before) & (position < whole - after)
 
 
 class Mixed(NamedTuple):
@@ -142,11 +193,12 @@ def mix_domains(
 ) -> Mixed:
     """Paste half of the classes of source image i onto target image i, then jitter and blur.
 
-    Where the batch holds more target than source images, the source images are used in turn.
+    Where the batch holds more images of one domain, those of the other are spread over them.
     """
     if source.label is None:
         raise ValueError("mixing needs source labels")
-    pick = torch.arange(len(target.image), device=target.image.device) % len(source.image)
+    # Of equal parts of a batch, each pairs as the whole does.
+    pick = torch.arange(len(target.image), device=target.image.device) * len(source.image) // len(target.image)
     image, label = source.image[pick], source.label[pick]
     mask = class_mask(label, rng, scope)
     weight = paste(mask, torch.ones_like(pseudo.weight), pseudo.weight)
