@@ -88,6 +88,9 @@ class T2SDAConfig(SelfTrainingConfig):
     ce_on: Literal["source", "pseudo_target"] = setting(
         "source", "images of the supervised cross entropy", origin="paper Tab S3"
     )
+    pulled_map: int = setting(
+        -1, "map of the encoder's pyramid whose features are pulled; -1: the last", origin="paper sec 4"
+    )
     projector_width: int = setting(256, "channels of the projector", origin="paper sec 4", unit="channels", ge=1)
     projector_kernel: Literal[1, 3] = setting(1, "kernel of its convolutions", origin=ASSUMED, unit="pixels")
 
@@ -100,6 +103,11 @@ class T2SDAConfig(SelfTrainingConfig):
         le=0.5,
     )
     translator_options: dict[str, Any] = setting(dict, "further options of the translator")
+    translated_norms: Literal["joint", "apart"] = setting(
+        "joint",
+        "translated images that only the pull sees move the student's running statistics, or leave them alone",
+        origin=ASSUMED,
+    )
     translate_whole: bool = setting(
         True, "a paired translator sees crops of the target's full size before the shared crop", origin="paper sec 4"
     )

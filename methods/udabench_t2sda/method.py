@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from udabench.errors import UsageError
 from udabench.method import Batch, Domain, Samples, Setup
-from udabench.network import Output
+from udabench.network import Network, Output
 from udabench.parts.projector import Projector
 from udabench.parts.self_trainer import Outputs, SelfTrainer, Term
 from udabench.size import Size
@@ -35,7 +35,7 @@ class T2SDA(SelfTrainer[PullScene]):
         self.projector: Projector | None = None
         if config.pulls:
             width, kernel = config.projector_width, config.projector_kernel
-            self.projector = Projector(self.student.feature_channels[-1], width, kernel)
+            self.projector = Projector(_channels(self.student, config.pulled_map), width, kernel)
             self.teacher_projector = self.follower(self.projector)
         self.translator = _translator(config, setup) if config.translates else None
         self.simple = simple_weights(setup.task.classes) if config.reweight == "srw" else None
@@ -51,6 +51,10 @@ class T2SDA(SelfTrainer[PullScene]):
     @property
     def queried(self) -> tuple[str, ...]:
         return (self.config.query_from,) if self.config.pulls else ()
+
+    @property
+    def queried_apart(self) -> bool:
+        return self.config.translated_norms == "apart"
 
     def heads(self) -> tuple[nn.Module, ...]:
         return () if self.projector is None else (self.projector,)
@@ -79,13 +83,15 @@ class T2SDA(SelfTrainer[PullScene]):
         label, confidence = scene.pseudo.label, scene.pseudo.confidence
         scene.confidence = mean_confidence(confidence.flatten(), label.flatten(), self.classes)
         if self.projector is not None:
-            scene.target_view = target_view(self.teacher_projector(output.features[-1]), output.logits)
+            scene.target_view = target_view(
+                self.teacher_projector(output.features[self.config.pulled_map]), output.logits
+            )
         return output
 
     def terms(self, scene: PullScene, outputs: Outputs, rng: Rng) -> Iterator[Term]:
         yield from super().terms(scene, outputs, rng)
         if self.config.pulls and self.config.query_from in outputs:
-            features = outputs[self.config.query_from].features[-1]
+            features = outputs[self.config.query_from].features[self.config.pulled_map]
             yield Term("pull", self._pull(scene, features, rng), self.config.pull_weight)
 
     def mixed_weight(self, scene: PullScene) -> Tensor:
@@ -122,7 +128,7 @@ class T2SDA(SelfTrainer[PullScene]):
         if key == "target":
             assert scene.target_view is not None
             return scene.target_view.view
-        features = self.teacher.module.encode(scene.image(key))[-1]  # type: ignore[operator]
+        features = self.teacher.module.encode(scene.image(key))[self.config.pulled_map]  # type: ignore[operator]
         return self._labelled(scene, key, self.teacher_projector(features))
 
     def _labelled(self, scene: PullScene, key: str, features: Tensor) -> View:
@@ -138,6 +144,16 @@ class T2SDA(SelfTrainer[PullScene]):
             if self.config.reweight == "drw" and scene.confidence is not None:
                 return class_weights(*scene.confidence, used, self.config.drw_exponent, self.config.absent_weight)
         return equal_weights(used)
+
+
+def _channels(network: Network, index: int) -> int:
+    """Channels of a map of the encoder's pyramid. Raises UsageError where there is no such map."""
+    channels = network.feature_channels
+    if not -len(channels) <= index < len(channels):
+        raise UsageError(
+            f"pulled_map = {index}: the encoder's pyramid has {len(channels)} maps, 0 (fine) to -1 (last)."
+        )
+    return channels[index]
 
 
 def _translator(config: T2SDAConfig, setup: Setup) -> Translator:

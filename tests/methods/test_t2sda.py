@@ -67,6 +67,8 @@ SWITCHES = [
     {"copy_buffers": False},
     {"ce_avg": "valid"},
     {"projector_kernel": 3},
+    {"pulled_map": 0},
+    {"translated_norms": "apart"},
     GENERAL,
 ]
 
@@ -207,6 +209,7 @@ def test_pull_is_weighted_by_lambda():
         ({}, ["source", "pseudo_target", "mixed"]),
         ({"student_batch": "mixed"}, ["source+mixed", "pseudo_target"]),
         ({"student_batch": "all"}, ["source+mixed+pseudo_target"]),
+        ({"student_batch": "all", "translated_norms": "apart"}, ["source+mixed", "pseudo_target"]),
         ({"query_from": "source"}, ["source", "mixed"]),
         ({"ce_on": "pseudo_target"}, ["pseudo_target", "mixed"]),
         ({"alignment": "none"}, ["source", "mixed"]),
@@ -217,6 +220,20 @@ def test_pull_is_weighted_by_lambda():
 def test_passes_of_the_student(values, names):
     _, losses, _, _ = _step(**values)
     assert list(losses) == names
+
+
+def test_translated_images_may_leave_no_trace_in_the_norms():
+    def mean(**values):
+        return _step(student_batch="all", **values)[0].student.encoder[1].running_mean
+
+    torch.testing.assert_close(mean(translated_norms="apart"), mean(alignment="none"))
+    assert not torch.allclose(mean(), mean(alignment="none"))
+
+
+@pytest.mark.parametrize("index", [1, -2])
+def test_a_map_that_the_pyramid_lacks_is_refused(index):
+    with pytest.raises(UsageError, match=rf"pulled_map = {index}: the encoder's pyramid has 1 maps"):
+        _method(pulled_map=index)
 
 
 def test_domain_generalisation_never_sees_the_target():

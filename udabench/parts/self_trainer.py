@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from udabench.parts.ema import Ema
 from udabench.parts.feature_distance import feature_distance, thing_ids, thing_mask
 from udabench.parts.frozen import Frozen
 from udabench.parts.losses import segmentation_loss, take, upsample
+from udabench.parts.norms import statistics_kept
 from udabench.parts.scene import Scene, show
 from udabench.parts.self_training import SelfTrainingConfig, claim_labels, mix_domains, within_margins
 from udabench.size import Size
@@ -40,13 +42,15 @@ class SelfTrainer(Method, Generic[SceneT]):
     """
 
     Config = SelfTrainingConfig
+    shares = True
     scene_type: ClassVar[type[Scene]] = Scene
     config: SelfTrainingConfig
 
     def __init__(self, config: SelfTrainingConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.config = config
-        if "target" in self.domains:
+        self.shares = "target" in self.domains
+        if self.shares:
             config.check_margins(setup.crop, setup.target_size)
         self.student = setup.network()
         self.teacher = self.follower(self.student)
@@ -70,6 +74,11 @@ class SelfTrainer(Method, Generic[SceneT]):
     def queried(self) -> tuple[str, ...]:
         """Further images that go through the student."""
         return ()
+
+    @property
+    def queried_apart(self) -> bool:
+        """Whether these further images have a pass of their own that leaves the running statistics alone."""
+        return False
 
     def follower(self, module: nn.Module) -> Ema:
         """The teacher's version of a module."""
@@ -140,6 +149,8 @@ class SelfTrainer(Method, Generic[SceneT]):
         supervised: tuple[str, ...] = (self.supervised,)
         mixed: tuple[str, ...] = () if scene.mixed is None else ("mixed",)
         queried = tuple(key for key in self.queried if key != self.supervised)
+        if self.queried_apart and self.config.student_batch == "all":
+            return [supervised + mixed, queried]
         match self.config.student_batch:
             case "separate":
                 groups = [supervised, queried, mixed]
@@ -167,7 +178,8 @@ class SelfTrainer(Method, Generic[SceneT]):
         if self._has_logits(keys):
             output = self.student(joint)
         else:
-            features = self.student.encode(joint)
+            with statistics_kept(self.student) if self.queried_apart else nullcontext():
+                features = self.student.encode(joint)
             output = Output(features[-1], features)
         ends = torch.tensor([len(image) for image in images]).cumsum(0).tolist()
         return {key: take(output, end - len(image), end) for key, image, end in zip(keys, images, ends, strict=True)}
