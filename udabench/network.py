@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from udabench.size import Size
+
 
 class Head(NamedTuple):
     """A further set of logits beside the main ones.
@@ -164,6 +166,10 @@ class Network(nn.Module, ABC):
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Trainable parameters by role: ``encoder``, ``head``; ``encoder_norm``, ``head_norm`` for those whose
         weight decay may be switched off. Every trainable parameter in exactly one."""
+
+    def why_not(self, crop: Size) -> str | None:
+        """A reason why crops of this size cannot be trained on, or None. Asked before a run starts."""
+        return None
 
     @property
     def mean_color(self) -> tuple[float, float, float]:

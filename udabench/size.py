@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler
@@ -33,3 +34,16 @@ class Size(NamedTuple):
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
         )
+
+
+def window_corners(image: Size, window: Size, stride: Size) -> Iterator[tuple[int, int]]:
+    """Top-left corners of the windows that cover an image, in reading order; the last of a row or column is shifted
+    back so that it fits (mmseg)."""
+    for top in _starts(image.height, window.height, stride.height):
+        for left in _starts(image.width, window.width, stride.width):
+            yield top, left
+
+
+def _starts(length: int, window: int, stride: int) -> list[int]:
+    count = max(0, -(-(length - window) // stride)) + 1
+    return [min(index * stride, length - window) for index in range(count)]

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from udabench.config import EvaluateConfig
-from udabench.evaluate.inference import infer, window_corners
+from udabench.evaluate.inference import infer
 from udabench.method import Samples
-from udabench.size import Size
+from udabench.size import Size, window_corners
 
 
 def samples(height: int, width: int, count: int = 1) -> Samples:

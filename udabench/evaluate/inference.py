@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from udabench.config import EvaluateConfig
 from udabench.method import Samples
-from udabench.size import Size
+from udabench.size import Size, window_corners
 
 Predictor = Callable[[Samples], Tensor]
 """Samples -> logits N C h w, before upsampling, at any stride."""
@@ -63,18 +63,6 @@ def _slide_one(
             total[..., top : top + window.height, left : left + window.width] += full
     assert total is not None
     return total
-
-
-def window_corners(image: Size, window: Size, stride: Size) -> Iterator[Corner]:
-    """Top-left corners in reading order; the last of a row or column is shifted back so that it fits (mmseg)."""
-    for top in _starts(image.height, window.height, stride.height):
-        for left in _starts(image.width, window.width, stride.width):
-            yield top, left
-
-
-def _starts(length: int, window: int, stride: int) -> list[int]:
-    count = max(0, -(-(length - window) // stride)) + 1
-    return [min(index * stride, length - window) for index in range(count)]
 
 
 def cut_windows(samples: Samples, corners: list[Corner], window: Size) -> Samples:

@@ -29,10 +29,11 @@ def register_heads() -> Mapping[str, Entry]:
     return {
         "deeplabv2": Entry(f"{_HERE}.deeplabv2:DeepLabV2Head", "sum of dilated 3x3 convolutions of the last map"),
         "daformer": Entry(f"{_HERE}.daformer:DAFormerHead", "all maps, separable ASPP"),
+        "segformer": Entry(f"{_HERE}.segformer:SegFormerHead", "all maps, fused by a 1x1 convolution"),
         "light": Entry(f"{_HERE}.light:LightHead", "small head for small encoders"),
     }
 
 
 @hookimpl
 def register_networks() -> Mapping[str, Entry]:
-    return {}
+    return {"hrda": Entry(f"{_HERE}.hrda:HRDA", "around any network: context at half the resolution, and a detail")}
