@@ -373,7 +373,7 @@ def test_every_value_states_its_origin_and_the_assumed_ones_say_so():
     assumed = {name for name, field in fields.items() if extra_of(field, "origin").startswith(ASSUMED)}
     assert assumed == {
         "absent_weight", "copy_buffers", "fda_beta", "feature_distance", "ignored_negatives", "projector_kernel",
-        "pull_reduction",
+        "pull_reduction", "translated_norms",
     }  # fmt: skip
 
 
