@@ -22,6 +22,7 @@ _ADAPTSEGNET = Published(
     "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
     note="(The authors' server has answered 404 since 2023; later projects mirror the file under the same name.)",
 )
+_DACS = Published("http://vllab1.ucmerced.edu/~whung/adv-semi-seg/resnet101COCO-41f33a49.pth")
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
 
 
@@ -42,8 +43,8 @@ class ResNet(Backbone):
       1024x512 image gives a 129x65 map), BGR input less the mean, and batch norms whose affine values are fixed.
       AdaptSegNet, ADVENT, DACS.
 
-    Weights: ``imagenet`` (torchvision's V1), ``imagenet-v2`` (torchvision only), ``imagenet-coco`` (caffe, 101), a
-    file, or ``none``.
+    Weights: ``imagenet`` (torchvision's V1), ``imagenet-v2`` (torchvision only), ``imagenet-coco`` (caffe, 101),
+    ``coco`` (caffe, 101: the file that DACS starts from), a file, or ``none``.
     """
 
     blocks: ClassVar[tuple[int, int, int, int]]
@@ -121,7 +122,7 @@ class ResNet101(ResNet):
             "imagenet-v2": _torchvision(ResNet101_Weights.IMAGENET1K_V2),
         },
         "mmseg": {"imagenet": Published(_OPENMMLAB + "resnet101_v1c-e67eebb6.pth")},
-        "caffe": {"imagenet": _ADVENT, "imagenet-coco": _ADAPTSEGNET},
+        "caffe": {"imagenet": _ADVENT, "imagenet-coco": _ADAPTSEGNET, "coco": _DACS},
     }
 
 
