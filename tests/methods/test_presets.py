@@ -69,6 +69,7 @@ FIGURES = {
     "default": {GTA5: {"mIoU19": 60.4}, SYNTHIA: {"mIoU16": 57.6, "mIoU13*": 65.4}},
     "daformer": {GTA5: {"mIoU19": 70.0, "tail": 63.7}, SYNTHIA: {"mIoU16": 62.8, "mIoU13*": 69.4}},
     "daformer-fda": {GTA5: {"mIoU19": 68.8}, SYNTHIA: {"mIoU16": 61.4, "mIoU13*": 67.8}},
+    "hrda-synthia": {SYNTHIA: {"mIoU16": 67.5, "mIoU13*": 73.8}},
     "daformer-drw-none": {GTA5: {"mIoU19": 68.9, "tail": 62.0}},
     "daformer-drw-ce": {GTA5: {"mIoU19": 68.8, "tail": 60.1}},
     **{
@@ -89,7 +90,7 @@ FIGURES = {
             "daformer-beta-0.1": 69.9, "daformer-beta-1": 68.8, "daformer-beta-2": 69.0,
             "daformer-alpha-0.1": 69.5, "daformer-alpha-0.9": 69.4,
             "daformer-n-64": 68.7, "daformer-n-256": 69.3, "daformer-m-512": 69.5, "daformer-m-2048": 68.8,
-            "daformer-source-domain": 80.9,
+            "daformer-source-domain": 80.9, "hrda": 75.1,
         }.items()
     },
 }  # fmt: skip
