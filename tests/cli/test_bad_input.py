@@ -60,6 +60,11 @@ CASES = {
         ["'optim.lrr'", "'optim.lr'", "settings.temperature = -1", "greater than 0", "iterations = 0", "iterations:"],
     ),
     "crop": ([*RUN, "-m", "t2sda", "--set", "data.crop=512x512"], 2, ["512x512 does not fit", "256x128"]),
+    "crop of a network": (
+        [*RUN, "-m", "source_only", "--network", "hrda:lite0", "--set", "data.crop=100x100"],
+        2,
+        ["hrda:lite0 cannot be trained on crops of 100x100 (data.crop)", "use sides that 8 divides"],
+    ),
     "no folder": (["run", "-m", "t2sda", "-s", "gta5"], 2, ["labels/00001.png", "UDABENCH_DATA", "--set data.gta5="]),
     "wrong folder": (
         ["run", "-m", "t2sda", "-s", "gta5", "--set", "data.gta5=nowhere"],

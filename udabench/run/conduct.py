@@ -36,7 +36,7 @@ from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, rea
 from udabench.run.evaluated import evaluated
 from udabench.run.plan import Plan
 from udabench.run.scoring import Scorer
-from udabench.run.setup import RunSetup, build_method
+from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
 
@@ -107,7 +107,7 @@ def _declared(plan: Plan) -> Method:
     """The method with random weights, for what it declares: a missing folder is told before weights are fetched."""
     bare = plan.config.model_copy(update={"network": plan.config.network.model_copy(update={"weights": "none"})})
     method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
-    method.network_of_record()
+    check_crop(method, bare)
     return method
 
 

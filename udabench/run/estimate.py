@@ -20,7 +20,7 @@ from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
 from udabench.method import Batch, Context, Method, Optimizer, Samples, Stage
 from udabench.run.plan import Plan
-from udabench.run.setup import RunSetup, build_method
+from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.size import Size
 
 PROBE_SIDE = 64
@@ -57,6 +57,7 @@ def estimate(plan: Plan) -> Estimate:
     config = _small(plan.config)
     seed_everything(config.seed, "estimate")
     method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    check_crop(method, plan.config)
     optimizers = [_state_bytes(stage) for stage in method.stages()]
     counted = {stage.name: _step_flops(plan, config, method, index) for index, stage in enumerate(method.stages())}
     measured = [(stage.iterations, flops) for stage in method.stages() if (flops := counted[stage.name]) is not None]

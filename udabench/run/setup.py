@@ -105,3 +105,11 @@ def build_method(method: type[Method], config: Any, setup: RunSetup) -> Method:
     if reason:
         raise UsageError(f"{method.__name__} cannot run {setup.task.name} with {setup._config.network.name}: {reason}")
     return method(config, setup)
+
+
+def check_crop(method: Method, config: RunConfig) -> None:
+    """Raises UsageError where the method's network cannot be trained on the configured crops."""
+    crop = config.data.crop
+    reason = method.network_of_record().why_not(crop)
+    if reason:
+        raise UsageError(f"Network {config.network.name} cannot be trained on crops of {crop} (data.crop): {reason}.")
