@@ -17,6 +17,7 @@ from udabench.registry import Catalogue
 from udabench.size import Size
 from udabench.task import Task
 from udabench.translate import register_translators
+from udabench.translate.build import build_translator
 
 ELEVEN = LabelSpace(
     "eleven",
@@ -74,7 +75,7 @@ class FakeSetup:
         entries: dict[str, Entry] = register_translators()
         for key, entry in entries.items():
             catalogue.add(key, entry, "udabench")
-        return catalogue.get(name)(**(options or {}))
+        return build_translator(catalogue, name, options or {})
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
         modules = [network, *heads]

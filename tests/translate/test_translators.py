@@ -120,6 +120,15 @@ def test_folder_cuts_and_flips_as_the_source_image(folder):
     assert torch.equal(translated[1], pixels[1][:, 4:8, 5:11].flip(-1))
 
 
+def test_folder_names_what_is_missing_before_the_training(folder):
+    engine = Folder(str(folder))
+    engine.check(["a", "b"])
+    with pytest.raises(DataError, match="lacks the translated pictures of 2 of 3 training images: 'c', 'd/e'"):
+        engine.check(["a", "c", "d/e"])
+    with pytest.raises(DataError, match=r"of 30 of 30 training images: 'n0', 'n1', 'n2', 'n3', 'n4', \.\.\."):
+        engine.check([f"n{i}" for i in range(30)])
+
+
 def test_folder_errors_name_the_file(folder):
     with pytest.raises(UsageError, match="finds no folder"):
         Folder(str(folder / "none"))

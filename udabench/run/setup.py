@@ -17,6 +17,7 @@ from udabench.registry import Registry
 from udabench.size import Size
 from udabench.task import Task
 from udabench.translate.base import Translator
+from udabench.translate.build import build_translator
 
 
 class RunSetup:
@@ -58,12 +59,7 @@ class RunSetup:
         return build_network(self._registry, network.name, len(self.task.classes), network.weights, network.options)
 
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
-        engine = self._registry.translators.get(name)
-        try:
-            built: Translator = engine(**(options or {}))
-        except TypeError as error:
-            raise UsageError(f"Translator '{name}' does not take these options: {error}.") from error
-        return built
+        return build_translator(self._registry.translators, name, options or {})
 
     def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
         method: type[Method] = self._registry.methods.get(name)

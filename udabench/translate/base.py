@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Generator as Rng
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from udabench.method import Samples
+
+Make = Callable[[str, Mapping[str, Any]], "Translator"]
+"""``make(name, options)``: another engine from the registry."""
 
 
 class Translator(nn.Module, ABC):
@@ -18,6 +22,11 @@ class Translator(nn.Module, ABC):
     paired: bool = True
     """Whether it needs target images."""
 
+    @classmethod
+    def create(cls, options: Mapping[str, Any], make: Make) -> Translator:
+        """Construct from options as a configuration has them. To be overridden by engines that are made of others."""
+        return cls(**options)
+
     @abstractmethod
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
         """Translate.
@@ -25,7 +34,7 @@ class Translator(nn.Module, ABC):
         Args:
             source: N 3 H W, RGB in [0, 1].
             target: M 3 H' W' in [0, 1], the style; image i goes with image i modulo M. None where unpaired.
-            rng: CPU generator for whatever is random.
+            rng: CPU generator for whatever is random; see :func:`udabench.translate.draws.draw_rows`.
 
         Returns:
             N 3 H W in [0, 1].
@@ -40,3 +49,6 @@ class Translator(nn.Module, ABC):
         from udabench.translate.apply import translate_crops
 
         return translate_crops(self, source, target, rng)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raises DataError where images of these names could not be translated. Called once, before the training."""

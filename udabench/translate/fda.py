@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from udabench.errors import UsageError
+from udabench.size import Size
 from udabench.translate.base import Translator
+from udabench.translate.styles import PROCEDURAL, open_styles
 
 Window = Literal["symmetric", "corner"]
 
@@ -39,6 +41,28 @@ class FDA(Translator):
         style = target[torch.arange(len(source), device=target.device) % len(target)]
         result = fda(source, style, self.beta, self.window)
         return result.clamp(0, 1) if self.clamp else result
+
+
+class FDAStyle(FDA):
+    """FDA without a target: each image gets the low frequencies of a style picture of its own (Domain-A of Kundu et
+    al., 2021).
+
+    Args:
+        styles: a folder of pictures, or ``procedural``: textures that are made up for each image.
+        beta, window, clamp: as for :class:`FDA`.
+    """
+
+    paired = False
+
+    def __init__(
+        self, styles: str = PROCEDURAL, beta: float = 0.01, window: Window = "symmetric", clamp: bool = True
+    ) -> None:
+        super().__init__(beta, window, clamp)
+        self.styles = open_styles(styles)
+
+    def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
+        pictures = self.styles.pick(len(source), Size(*source.shape[-2:]), rng)
+        return super().forward(source, pictures.to(source.device), rng)
 
 
 def fda(source: Tensor, target: Tensor, beta: float, window: Window = "symmetric") -> Tensor:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Generator as Rng
 from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
+from udabench.data.files import read_rgb
 from udabench.errors import DataError, UsageError
 from udabench.method import Samples
 from udabench.translate.base import Translator
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+NAMED = 5
+"""Missing pictures that are named."""
 
 
 class Folder(Translator):
@@ -41,6 +43,15 @@ class Folder(Translator):
         """A picture alone has no name: raises UsageError. Use :meth:`translate`."""
         raise UsageError("Translator 'folder' finds pictures by name; it cannot translate an image that has none.")
 
+    def check(self, names: Sequence[str]) -> None:
+        missing = [name for name in names if self._find(name) is None]
+        if missing:
+            some = ", ".join(f"'{name}'" for name in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+            raise DataError(
+                f"{self.path} lacks the translated pictures of {len(missing)} of {len(names)} training images: {some}. "
+                f"Each is to be <name> with {', '.join(SUFFIXES)}."
+            )
+
     def translate(self, source: Samples, target: Samples | None, rng: Rng) -> Tensor:
         height, width = source.image.shape[-2:]
         crops = [
@@ -59,12 +70,11 @@ class Folder(Translator):
 
     def _decode(self, name: str) -> Tensor:
         """3 H W uint8. Raises DataError that names the file."""
-        for suffix in SUFFIXES:
-            file = self.path / f"{name}{suffix}"
-            if file.is_file():
-                try:
-                    pixels = np.array(Image.open(file).convert("RGB"))
-                except (UnidentifiedImageError, OSError, SyntaxError) as error:
-                    raise DataError(f"{file} cannot be decoded: {error}") from error
-                return torch.from_numpy(pixels).permute(2, 0, 1)
-        raise DataError(f"{self.path} holds no translated image '{name}' ({', '.join(SUFFIXES)}).")
+        file = self._find(name)
+        if file is None:
+            raise DataError(f"{self.path} holds no translated image '{name}' ({', '.join(SUFFIXES)}).")
+        return torch.tensor(read_rgb(file)).permute(2, 0, 1)
+
+    def _find(self, name: str) -> Path | None:
+        files = (self.path / f"{name}{suffix}" for suffix in SUFFIXES)
+        return next((file for file in files if file.is_file()), None)

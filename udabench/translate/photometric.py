@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as V
 from udabench.augment.photometry import gaussian_blur
 from udabench.errors import UsageError
 from udabench.translate.base import Translator
+from udabench.translate.draws import between, draw_rows
 
 
 class ColorJitter(Translator):
@@ -30,11 +31,11 @@ class ColorJitter(Translator):
         self.chance = _within("color_jitter's chance", chance, 0, 1)
 
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
-        return torch.stack([self._change(image, rng) for image in source])
+        draws = draw_rows(rng, len(source), 9)
+        return torch.stack([self._change(image, row) for image, row in zip(source, draws, strict=True)])
 
-    def _change(self, image: Tensor, rng: Rng) -> Tensor:
-        draws = torch.rand(5, generator=rng).tolist()
-        order = torch.randperm(4, generator=rng).tolist()
+    def _change(self, image: Tensor, row: Tensor) -> Tensor:
+        draws, order = row[:5].tolist(), row[5:].argsort().tolist()
         if draws[4] >= self.chance:
             return image
         amounts = [self.strength * (2 * u - 1) for u in draws]
@@ -66,9 +67,9 @@ class GaussianBlur(Translator):
         self.high = high
 
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
-        draws = torch.rand(2, len(source), generator=rng)
-        blurred = gaussian_blur(source, self.low + (self.high - self.low) * draws[0])
-        return torch.where((draws[1] < self.chance).view(-1, 1, 1, 1).to(source.device), blurred, source)
+        draws = draw_rows(rng, len(source), 2)
+        blurred = gaussian_blur(source, between(draws[:, 0], self.low, self.high))
+        return torch.where((draws[:, 1] < self.chance).view(-1, 1, 1, 1).to(source.device), blurred, source)
 
 
 def _within(name: str, value: float, low: float, high: float) -> float:

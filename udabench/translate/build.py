@@ -1,0 +1,38 @@
+"""Translation engines by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from udabench.errors import PluginError, UsageError, unknown
+from udabench.registry import Catalogue
+from udabench.translate.base import Translator
+
+
+def build_translator(catalogue: Catalogue, name: str, options: Mapping[str, Any]) -> Translator:
+    """An engine with its options.
+
+    Raises:
+        UsageError: an unknown name or option, or a value that the engine refuses.
+        PluginError: what is registered is no engine.
+    """
+    engine = catalogue.get(name)
+    if not (isinstance(engine, type) and issubclass(engine, Translator)):
+        raise PluginError(f"{engine!r} is registered as a translator but is no subclass of Translator.")
+    _check_options(name, engine, options)
+    try:
+        return engine.create(options, partial(build_translator, catalogue))
+    except TypeError as error:
+        raise UsageError(f"Translator '{name}' does not take these options: {error}.") from error
+
+
+def _check_options(name: str, engine: type[Translator], options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(engine).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return
+    for option in options:
+        if option not in (known := [p.name for p in parameters]):
+            raise unknown(f"option of translator {name}:", option, known)

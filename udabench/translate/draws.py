@@ -1,0 +1,27 @@
+"""Random numbers for the images of a batch, the same however many processes share the batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator as Rng
+from torch import Tensor
+
+from udabench.world import own, world_size
+
+
+def draw_rows(rng: Rng, images: int, *shape: int) -> Tensor:
+    """A row of uniform numbers in [0, 1) for each of this process's images: N ``*shape``, on the CPU.
+
+    They are drawn for the whole batch, so that every process leaves ``rng`` in the same state.
+    """
+    return own(torch.rand(images * world_size(), *shape, generator=rng))
+
+
+def between(uniform: Tensor, low: float, high: float) -> Tensor:
+    """Numbers in [0, 1) stretched to ``low`` to ``high``."""
+    return low + (high - low) * uniform
+
+
+def as_factor(values: Tensor, like: Tensor) -> Tensor:
+    """One number an image, ready to multiply images with: N -> N 1 1 1 in the type and place of ``like``."""
+    return values.to(like).view(-1, 1, 1, 1)
