@@ -67,5 +67,10 @@ def register_reporters() -> Mapping[str, Entry]:  # type: ignore[empty-body]
 
 
 @hookspec
+def register_analyses() -> Mapping[str, Entry]:  # type: ignore[empty-body]
+    """Name -> a subclass of :class:`udabench.analysis.base.Analysis`, made by ``udabench analyze``."""
+
+
+@hookspec
 def run_finished(folder: str, record: Mapping[str, Any]) -> None:
     """A run has ended and its record is written."""

@@ -14,7 +14,7 @@ from udabench.errors import PluginError, UsageError
 from udabench.hookspecs import Entry
 from udabench.registry import PluginInfo, Registry
 
-KINDS = ("methods", "datasets", "backbones", "heads", "networks", "translators", "reporters")
+KINDS = ("methods", "datasets", "backbones", "heads", "networks", "translators", "reporters", "analyses")
 
 
 def load_registry(files: Sequence[Path] = (), installed: Sequence[EntryPoint] | None = None) -> Registry:

@@ -90,6 +90,7 @@ class Registry:
     networks: Catalogue = field(default_factory=lambda: Catalogue("network"))
     translators: Catalogue = field(default_factory=lambda: Catalogue("translator"))
     reporters: Catalogue = field(default_factory=lambda: Catalogue("reporter"))
+    analyses: Catalogue = field(default_factory=lambda: Catalogue("analysis"))
     plugins: list[PluginInfo] = field(default_factory=list)
     events: pluggy.PluginManager = field(default_factory=lambda: pluggy.PluginManager("udabench"))
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "resume": ("resume", "Go on with a run that was stopped or killed."),
     "show": ("show", "A run's curves, configuration and status."),
     "evaluate": ("evaluate", "Evaluate a run or a checkpoint."),
+    "analyze": ("analyze", "Look at the features, certainty and pseudo-labels of runs."),
     "predict": ("predict", "Segment a folder of images with a run."),
     "leaderboard": ("leaderboard", "Build, check or add to the leaderboards."),
     "data": ("data", "Check, prepare and look at data sets."),

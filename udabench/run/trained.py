@@ -63,6 +63,13 @@ def _last(folder: RunFolder) -> Path | None:
     return known.folder / str(iterations[-1]) if iterations else None
 
 
+def run_folder_of(path: Path) -> Path:
+    """The run folder of a checkpoint, or the run folder itself. Raises UsageError when there is none of them."""
+    if not path.is_dir():
+        raise UsageError(f"There is no run folder or checkpoint {path}.")
+    return path.resolve().parents[1] if path.resolve().parent.name == "checkpoints" else path
+
+
 def load_trained(path: Path, device: str = "auto", plugins: Sequence[Path] = ()) -> Trained:
     """Open a run folder (its last checkpoint) or a checkpoint's folder.
 
@@ -71,9 +78,7 @@ def load_trained(path: Path, device: str = "auto", plugins: Sequence[Path] = ())
         CheckpointError: there is no sound checkpoint, or it belongs to another network.
     """
     chosen = choose_device(device)
-    run = path.resolve().parents[1] if path.resolve().parent.name == "checkpoints" else path
-    if not path.is_dir():
-        raise UsageError(f"There is no run folder or checkpoint {path}.")
+    run = run_folder_of(path)
     folder = RunFolder(run)
     plan = stored_plan(folder, plugins)
     # The initial weights would be overwritten at once: nothing is downloaded or read for them.
