@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from udabench.size import Size
@@ -47,9 +47,34 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and info.field_name is not None:
+            annotation = cls.model_fields[info.field_name].annotation
+            kinds = {annotation, *get_args(annotation)}
+            if kinds & {int, float} and bool not in kinds:
+                raise ValueError("input should be a number, not true or false")
+        return value
+
 
 class MethodConfig(Section):
     """A method's own values. Subclass it and declare each with :func:`setting`."""
+
+
+class WrapperConfig(MethodConfig):
+    """Values of a method around another one. A subclass may give ``inner`` a default.
+
+    When a run is planned, the inner method's own Config takes the place of ``inner_settings``' type: its values are
+    leaves of the configuration as all others are.
+    """
+
+    inner: str = setting("", "method that is wrapped")
+    inner_preset: str | None = setting(
+        None, "preset of the inner method; none: the one that is called as this method's, where there is one",
+        hashed=False,
+    )  # fmt: skip
+    inner_settings: SerializeAsAny[MethodConfig] = setting(MethodConfig, "values of the inner method")
 
 
 class NetworkConfig(Section):
@@ -174,6 +199,15 @@ class RunConfig(Section):
         yield from _leaves(self, "")
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The method and those that it wraps, the outermost first."""
+        names, settings = [self.method], self.settings
+        while isinstance(settings, WrapperConfig):
+            names.append(settings.inner)
+            settings = settings.inner_settings
+        return tuple(names)
+
+    @property
     def hash(self) -> str:
         """8 hex digits over all that makes the experiment: no seed, path, device or logging. A leaderboard row."""
         values = {key: value for key, value, field in self.leaves() if extra_of(field, "hashed", True)}
@@ -189,18 +223,20 @@ def _leaves(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, FieldIn
             yield prefix + name, value, field
 
 
-def flatten(values: Mapping[str, Any], model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
     """Nested or dotted values as (dotted key, value); mappings that are themselves values stay whole."""
     for key, value in values.items():
-        inner = section_of(model, str(key))
+        inner = section_of(model, str(key)) or section_of(model, f"settings.{key}")
         if isinstance(value, Mapping) and inner is not None:
-            yield from flatten(value, inner, f"{prefix}{key}.")
+            yield from ((f"{key}.{name}", each) for name, each in flatten(value, inner))
         else:
-            yield f"{prefix}{key}", value
+            yield str(key), value
 
 
-def section_of(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The model of a field that is itself a section, else None."""
+def section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of a field that is itself a section, by its name or dotted key; else None."""
+    name, _, rest = key.partition(".")
     field = model.model_fields.get(name)
     annotation = field.annotation if field else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    section = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return section_of(section, rest) if section is not None and rest else section

@@ -325,8 +325,8 @@ class Setup(Protocol):
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         """A translation engine from the registry."""
 
-    def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
-        """Another method, for those that wrap one."""
+    def method(self, name: str, values: Mapping[str, Any] | MethodConfig | None = None) -> Method:
+        """Another method, for those that wrap one; ``values`` as its own part of the configuration holds them."""
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
         """The configured optimiser over a network, further modules (projectors) at the head's learning rate."""
@@ -335,8 +335,8 @@ class Setup(Protocol):
 class Method(nn.Module, ABC):
     """A method plugin. All trained state is a submodule or a buffer (teacher, prototypes, discriminators).
 
-    ``target_labels`` and ``accumulates`` are read from the built method: a method around another may set them in its
-    constructor to what the inner one says.
+    ``target_labels``, ``accumulates`` and ``shares`` are read from the built method: a method around another may set
+    them in its constructor to what the inner one says.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -344,6 +344,8 @@ class Method(nn.Module, ABC):
     """Permission to train on the target's labels (``oracle``). The record and the tables show it."""
     accumulates: bool = False
     """Whether gradient accumulation leaves the method what it is (no EMA, no statistics of the batch)."""
+    shares: bool = False
+    """Whether its steps on the target return a :class:`Shared`: what a method around it may need."""
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ import yaml
 
 from udabench.errors import PluginError, UserError, unknown
 from udabench.registry import Registered
+from udabench.strict_yaml import load_yaml
 
 DEFAULT = "default"
 """The preset under all others of a method: what a plain ``run`` does."""
@@ -34,6 +35,7 @@ class Preset:
         published: task -> metric -> figure of the paper; None where there is none (then ``reason``).
         table: which table and row.
         extends: the preset that it builds on.
+        of: the method whose preset it is, where that is not the run's own but one inside of it.
     """
 
     name: str
@@ -44,14 +46,19 @@ class Preset:
     table: str = ""
     reason: str = ""
     extends: str | None = None
+    of: str = ""
 
 
-def presets_of(method: Registered) -> dict[str, Preset]:
+def presets_of(method: Registered, wraps: bool = False) -> dict[str, Preset]:
     """All presets of a method, udabench's common ones included; a method's own of the same name lies over it.
+
+    Those of a method that wraps another hold its own values only: the common ones reach it with the inner method's.
 
     Raises PluginError for a file that cannot be read, and for one that extends itself or what is not there.
     """
     found = {preset.name: preset for preset in _read_all(files("udabench") / "preset_files")}
+    if wraps:
+        found = {name: replace(preset, values={}, origins={}) for name, preset in found.items()}
     folder = _folder(method)
     for preset in _read_all(folder) if folder is not None else ():
         below = found.get(preset.name)
@@ -122,7 +129,7 @@ def _read_all(folder: Traversable) -> Iterator[Preset]:
 
 def _read(file: Traversable) -> Preset:
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        raw = load_yaml(file.read_text(encoding="utf-8")) or {}
         values, origins = _split(raw.pop("values", None) or {}, raw.pop("origin", ""))
         published = _published(raw.pop("published", None), raw.pop("task", None))
         return Preset(name=file.name.removesuffix(".yaml"), values=values, origins=origins, published=published, **raw)
@@ -147,8 +154,8 @@ def _split(values: Mapping[str, Any], origin: str, prefix: str = "") -> tuple[di
     for key, value in values.items():
         if isinstance(value, Mapping) and set(value) <= {"value", "origin"} and "value" in value:
             plain[prefix + key], origins[prefix + key] = value["value"], value.get("origin", origin)
-        elif isinstance(value, Mapping) and not prefix and key in _SECTIONS:
-            inner, inner_origins = _split(value, origin, f"{key}.")
+        elif isinstance(value, Mapping) and (key == _INNER if prefix else key in _SECTIONS):
+            inner, inner_origins = _split(value, origin, f"{prefix}{key}.")
             plain |= inner
             origins |= inner_origins
         else:
@@ -158,4 +165,5 @@ def _split(values: Mapping[str, Any], origin: str, prefix: str = "") -> tuple[di
     return plain, origins
 
 
+_INNER = "inner_settings"
 _SECTIONS = ("network", "data", "optim", "evaluate", "engine", "settings")

@@ -6,17 +6,19 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_origin
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from udabench.config import ASSUMED, MethodConfig, RunConfig, extra_of, flatten, section_of
 from udabench.errors import UsageError
 from udabench.presets import Preset
+from udabench.strict_yaml import load_yaml
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def user_layer() -> Layer:
 def read_yaml(path: Path) -> Mapping[str, Any]:
     """A YAML file that holds a mapping. Raises UsageError naming the file and the line."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -77,7 +79,7 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise UsageError(f"--set takes key=value, not '{pair}'.")
         try:
-            values[key.strip()] = yaml.safe_load(text)
+            values[key.strip()] = load_yaml(text)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
     return values
@@ -85,7 +87,8 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
 
 def layer_of(preset: Preset) -> Layer:
     """A preset as a layer."""
-    return Layer(f"preset {preset.name}", preset.values, preset.origins)
+    owner = f" of {preset.of}" if preset.of else ""
+    return Layer(f"preset {preset.name}{owner}", preset.values, preset.origins)
 
 
 def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Iterable[str] = ()) -> Resolved:
@@ -102,7 +105,7 @@ def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Ite
     Raises:
         UsageError: unknown keys (the nearest is offered) and values out of bounds (bound and unit named), all listed.
     """
-    model = create_model("RunConfig", __base__=RunConfig, settings=(settings, settings()))
+    model = run_model(settings)
     merged: dict[str, Any] = {}
     origins = {key: extra_of(info, "origin", "udabench") for key, _, info in model().leaves()}
     problems: list[str] = []
@@ -129,6 +132,36 @@ def resolve(settings: type[MethodConfig], layers: Sequence[Layer], datasets: Ite
     return Resolved(config, origins)
 
 
+def run_model(settings: type[MethodConfig]) -> type[RunConfig]:
+    """The configuration of a run whose method has these settings."""
+    return create_model("RunConfig", __base__=RunConfig, settings=(settings, settings()))
+
+
+def nested_settings(kinds: Sequence[type[MethodConfig]]) -> type[MethodConfig]:
+    """The settings of a method around others: each one's ``inner_settings`` are of the next kind."""
+    return reduce(_around, reversed(kinds))
+
+
+def _around(inner: type[MethodConfig], outer: type[MethodConfig]) -> type[MethodConfig]:
+    about = outer.model_fields["inner_settings"].description
+    made: type[MethodConfig] = create_model(
+        outer.__name__,
+        __base__=outer,
+        __module__=outer.__module__,
+        inner_settings=(inner, Field(default_factory=inner, description=about)),
+    )
+    return made
+
+
+def full_key(key: str, model: type[BaseModel]) -> str:
+    """What a short or full key means, keys inside of mappings included; itself where it means nothing."""
+    try:
+        full, inner = _full_key(key, model, set())
+    except UsageError:
+        return key
+    return key if full is None else ".".join(part for part in (full, inner) if part)
+
+
 def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> tuple[str | None, str]:
     """The full dotted key that a short or full one means, or None; and the key inside of it, where it is a mapping.
 
@@ -146,14 +179,18 @@ def _full_key(key: str, model: type[BaseModel], datasets: set[str]) -> tuple[str
 
 
 def _find(key: str, model: type[BaseModel]) -> str | None:
-    """A field by its full key, or by its short one: the method's settings first, else the only section that has it."""
+    """A field by its full key, or by its short one: the method's settings first, then those of the methods in it, else
+    the only section that has it."""
     if _field(model, key) is not None:
         return key
+    settings = "settings"
+    while section_of(model, settings) is not None:
+        if _field(model, f"{settings}.{key}") is not None:
+            return f"{settings}.{key}"
+        settings += ".inner_settings"
     homes = [
         name for name in model.model_fields if (inner := section_of(model, name)) and _field(inner, key) is not None
     ]
-    if "settings" in homes:
-        return f"settings.{key}"
     if len(homes) > 1:
         raise UsageError(f"'{key}' is ambiguous. Write {' or '.join(f'{home}.{key}' for home in homes)}.")
     return f"{homes[0]}.{key}" if homes else None

@@ -54,7 +54,7 @@ def evaluate_run(
 def _with(plan: Plan, overrides: Mapping[str, Any]) -> Plan:
     values = plan.config.model_dump(mode="json")
     layers = [Layer("run folder", values), Layer(COMMAND_LINE, overrides)]
-    resolved = resolve(plan.method.Config, layers, plan.registry.datasets.names())
+    resolved = resolve(type(plan.config.settings), layers, plan.registry.datasets.names())
     origins = dict(plan.resolved.origins)
     for key, origin in resolved.origins.items():
         if origin != COMMAND_LINE:

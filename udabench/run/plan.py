@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from udabench.config import RunConfig
 from udabench.dataset import Dataset
-from udabench.errors import UsageError
+from udabench.errors import PluginError, UsageError
 from udabench.method import Method
-from udabench.presets import Preset, choose_presets, presets_of
+from udabench.parts.wrapper import Wrapper
+from udabench.presets import Preset, presets_of
 from udabench.registry import Registry
 from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_layer
+from udabench.run.nesting import Nest, find_methods, find_presets
 from udabench.task import Task, choose_task
 
 COMMAND_LINE = "command line"
@@ -37,12 +40,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Plan:
-    """A validated configuration with its task, and the classes behind its names."""
+    """A validated configuration with its task, and the classes behind its names.
+
+    Attributes:
+        methods: the method and those that it wraps, the outermost first.
+        presets: weakest first, those of wrapped methods (``of``) included.
+    """
 
     registry: Registry
     resolved: Resolved
     task: Task
-    method: type[Method]
+    methods: tuple[type[Method], ...]
     source_set: type[Dataset]
     target_set: type[Dataset]
     presets: Sequence[Preset] = ()
@@ -53,10 +61,20 @@ class Plan:
         return self.resolved.config
 
     @property
+    def method(self) -> type[Method]:
+        """The outermost."""
+        return self.methods[0]
+
+    @property
     def row_name(self) -> str:
-        """Folder name without the seed: ``<method>[-<preset>]-<network>-<hash8>``."""
+        """Folder name without the seed: ``<method>[_<inner>][-<preset>]-<network>-<hash8>``."""
         config = self.config
-        parts = [config.method, *([config.preset] if config.preset else []), config.network.name, config.hash]
+        parts = [
+            "_".join(config.methods),
+            *([config.preset] if config.preset else []),
+            config.network.name,
+            config.hash,
+        ]
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts))
 
     @property
@@ -66,30 +84,33 @@ class Plan:
 
     def with_seed(self, seed: int) -> Plan:
         """The same run with another seed."""
-        from dataclasses import replace
-
         return replace(self, resolved=replace(self.resolved, config=self.config.model_copy(update={"seed": seed})))
 
 
 def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path] = ()) -> Plan:
     """Resolve a request. Raises UsageError with every problem of the configuration at once."""
-    described = registry.methods.describe(request.method)
-    method: type[Method] = registry.methods.get(request.method)
     source_set: type[Dataset] = registry.datasets.get(request.source)
     target_set: type[Dataset] = registry.datasets.get(request.target)
     preset = request.preset
-    if preset is None and source_set.default_preset in presets_of(described):
+    if preset is None and source_set.default_preset in presets_of(registry.methods.describe(request.method)):
         preset = source_set.default_preset
-    presets = choose_presets(described, preset)
-    layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, presets)]
-    if request.config_file is not None:
-        layers.append(Layer(str(request.config_file), read_yaml(request.config_file)))
-    layers.append(Layer(COMMAND_LINE, request.overrides))
+    said = _request_layers(request, preset)
+    nest = find_presets(registry, request.method, preset, said)
+    layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, nest.presets), *said]
+    resolved = resolve(nest.settings, layers, registry.datasets.names())
+    return _plan(registry, resolved, nest, source_set, target_set, plugin_files)
+
+
+def _request_layers(request: Request, preset: str | None) -> list[Layer]:
+    """What is stronger than presets."""
+    file = request.config_file
     names = {"method": request.method, "source": request.source, "target": request.target, "preset": preset}
     usual = {"preset": f"data set {request.source}"} if preset != request.preset else {}
-    layers.append(Layer(COMMAND_LINE, {**names, **request.flags}, usual))
-    resolved = resolve(method.Config, layers, registry.datasets.names())
-    return _plan(registry, resolved, method, source_set, target_set, presets, plugin_files)
+    return [
+        *([Layer(str(file), read_yaml(file))] if file is not None else []),
+        Layer(COMMAND_LINE, request.overrides),
+        Layer(COMMAND_LINE, {**names, **request.flags}, usual),
+    ]
 
 
 def plan_from_values(
@@ -99,29 +120,51 @@ def plan_from_values(
     missing = [key for key in ("method", "source", "target") if key not in values]
     if missing:
         raise UsageError(f"The stored configuration lacks {', '.join(missing)}: the run folder is damaged.")
-    method: type[Method] = registry.methods.get(str(values["method"]))
     source_set: type[Dataset] = registry.datasets.get(str(values["source"]))
     target_set: type[Dataset] = registry.datasets.get(str(values["target"]))
-    resolved = resolve(method.Config, [Layer("run folder", values)], registry.datasets.names())
+    layers = [Layer("run folder", values)]
+    nest = find_methods(registry, str(values["method"]), layers)
+    resolved = resolve(nest.settings, layers, registry.datasets.names())
     stored = Resolved(resolved.config, dict(origins))
-    return _plan(registry, stored, method, source_set, target_set, (), plugin_files)
+    return _plan(registry, stored, nest, source_set, target_set, plugin_files)
 
 
 def _plan(
     registry: Registry,
     resolved: Resolved,
-    method: type[Method],
+    nest: Nest,
     source_set: type[Dataset],
     target_set: type[Dataset],
-    presets: Sequence[Preset],
     plugin_files: Sequence[Path],
 ) -> Plan:
     config = resolved.config
     task = choose_task(config.source, config.target, source_set, target_set, config.data.classes)
-    reason = method.why_not(task, config.network.name)
-    if reason:
-        raise UsageError(f"{config.method} cannot run {task.name} with {config.network.name}: {reason}")
-    return Plan(registry, resolved, task, method, source_set, target_set, presets, tuple(plugin_files))
+    _check_wrapping(registry, config, nest)
+    for name, method in zip(config.methods, nest.methods, strict=True):
+        reason = method.why_not(task, config.network.name)
+        if reason:
+            raise UsageError(f"{name} cannot run {task.name} with {config.network.name}: {reason}")
+    return Plan(registry, resolved, task, nest.methods, source_set, target_set, nest.presets, tuple(plugin_files))
+
+
+def _check_wrapping(registry: Registry, config: RunConfig, nest: Nest) -> None:
+    """Raises UsageError where a method declines the one that it wraps, and names those that it takes."""
+    for (outer, wrapper), (inner, wrapped) in pairwise(zip(config.methods, nest.methods, strict=True)):
+        if not issubclass(wrapper, Wrapper) or (reason := wrapper.why_not_around(wrapped)) is None:
+            continue
+        taken = [
+            name for name, other in _methods(registry) if other is not wrapper and not wrapper.why_not_around(other)
+        ]
+        raise UsageError(f"{outer} cannot be wrapped around {inner}: {reason} It takes {', '.join(taken) or 'none'}.")
+
+
+def _methods(registry: Registry) -> Iterator[tuple[str, type[Method]]]:
+    """Those that can be imported."""
+    for known in registry.methods:
+        try:
+            yield known.name, registry.methods.get(known.name)
+        except PluginError:
+            continue
 
 
 def _size_layer(request: Request, source_set: type[Dataset], target_set: type[Dataset]) -> Layer:

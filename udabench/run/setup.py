@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
 from torch import nn
 
-from udabench.config import OptimConfig, RunConfig
+from udabench.config import MethodConfig, OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
 from udabench.method import Group, Method, Optimizer, PolySchedule
 from udabench.network import Network
 from udabench.networks.build import build_network
 from udabench.registry import Registry
+from udabench.resolve import Layer, resolve
+from udabench.run.nesting import find_methods
 from udabench.size import Size
 from udabench.task import Task
 from udabench.translate.base import Translator
@@ -61,13 +62,17 @@ class RunSetup:
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         return build_translator(self._registry.translators, name, options or {})
 
-    def method(self, name: str, values: Mapping[str, Any] | None = None) -> Method:
+    def method(self, name: str, values: Mapping[str, Any] | MethodConfig | None = None) -> Method:
         method: type[Method] = self._registry.methods.get(name)
-        try:
-            config = method.Config.model_validate(values or {})
-        except ValidationError as error:
-            raise UsageError(f"Settings of the inner method '{name}': {error}") from error
-        return build_method(method, config, self)
+        if not isinstance(values, method.Config):
+            stated = values.model_dump() if isinstance(values, MethodConfig) else dict(values or {})
+            values = self._settings(name, stated)
+        return build_method(method, values, self)
+
+    def _settings(self, name: str, values: Mapping[str, Any]) -> MethodConfig:
+        """The validated values of a method. Raises UsageError with all problems."""
+        layers = [Layer(f"inner method {name}", {"settings": values})]
+        return resolve(find_methods(self._registry, name, layers).settings, layers).config.settings
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
         optim = self._config.optim

@@ -25,7 +25,7 @@ def check_config(subject: Subject) -> str:
                 'setting(default, "what it is", origin="paper Eq 3") ("assumed" where no source states it).'
             )
     for one in (kind(), subject.plan.config.settings):
-        again = kind.model_validate(json.loads(one.model_dump_json()))
+        again = type(one).model_validate(json.loads(one.model_dump_json()))
         if again != one:
             differing = [n for n in kind.model_fields if getattr(again, n) != getattr(one, n)]
             raise Broken(
