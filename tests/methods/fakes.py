@@ -132,3 +132,37 @@ def run_step(method, data: Batch, iteration: int = 3, seed: int = 0) -> tuple[di
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:
     """The gradients that arrived, by name."""
     return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def whole_images(count: int) -> list[Samples]:
+    """Unlabelled target images as a pass sees them, one at a time."""
+    pictures = [samples(19, False, seed) for seed in range(count)]
+    return [
+        each._replace(image=each.image[:1], names=(f"image {i}",), box=each.box[:1], flipped=each.flipped[:1])
+        for i, each in enumerate(pictures)
+    ]
+
+
+class MemoryWorkspace:
+    """A Workspace whose artefacts lie in memory: of one version, of the target alone."""
+
+    def __init__(self, images: list[Samples]) -> None:
+        self.samples = images
+        self.values: dict[tuple[str, str], torch.Tensor] = {}
+        self.tables: dict[str, dict[str, torch.Tensor]] = {}
+
+    def images(self, domain, skip_done=None):
+        assert domain == "target"
+        yield from (each for each in self.samples if (skip_done, each.names[0]) not in self.values)
+
+    def write(self, artefact, name, value):
+        self.values[artefact, name] = value.clone()
+
+    def read(self, artefact, name):
+        return self.values[artefact, name]
+
+    def write_table(self, artefact, values):
+        self.tables[artefact] = dict(values)
+
+    def read_table(self, artefact):
+        return self.tables.get(artefact)
