@@ -231,7 +231,7 @@ def test_daformer_checkpoint(registry: Registry, tmp_path: Path) -> None:
 
 
 def test_hrda_checkpoint(registry: Registry, tmp_path: Path) -> None:
-    """The inner network as it is; the attention beside it keeps a name of its own."""
+    """The network inside, and the attention beside it."""
     attention = "decode_head.scale_attention"
     shapes = under("backbone.", official_mit()) | daformer_head("decode_head.head")
     for i, width in enumerate(WIDTHS):
@@ -239,11 +239,16 @@ def test_hrda_checkpoint(registry: Registry, tmp_path: Path) -> None:
     shapes |= {f"{attention}.fuse_layer.conv.weight": (256, 1024, 1, 1)}
     shapes |= norm(f"{attention}.fuse_layer.bn", 256, batch=True) | convolution(f"{attention}.conv_seg", 19, 256, 1)
     torch.save(values(under("model.", shapes)), tmp_path / "hrda.pth")
-    built = build_network(registry, "mit_b0-daformer", 19, "none")
-    report = load_network(built, tmp_path / "hrda.pth", mmseg_network)
-    expected = {f"embeds.{i}.{kind}" for i in range(4) for kind in ("weight", "bias")}
-    expected |= {"fuse.conv.weight", *norm("fuse.bn", 1, batch=True), "classifier.weight", "classifier.bias"}
-    arrived(report, {f"scale_attention.{name}" for name in expected})
+    built = build_network(registry, "hrda:mit_b0-daformer", 19, "none")
+    arrived(load_network(built, tmp_path / "hrda.pth", mmseg_network), set())
+    published = values(under("model.", shapes))
+    pairs = {
+        "inner.head.fuse.conv.weight": "decode_head.head.fuse_layer.bottleneck.conv.weight",
+        "scale_attention.fuse.conv.weight": f"{attention}.fuse_layer.conv.weight",
+        "inner.backbone.norm4.bias": "backbone.norm4.bias",
+    }
+    for ours, theirs in pairs.items():
+        assert torch.equal(built.state_dict()[ours], published[f"model.{theirs}"]), ours
 
 
 def test_a_checkpoint_without_teacher() -> None:

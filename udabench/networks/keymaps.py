@@ -26,11 +26,12 @@ _MMSEG_HEAD: _Rules = (
     (r"head\.fuse_layer\.aspp_modules\.(\d+)\.pointwise_conv\.", r"head.aspp.\1.pointwise."),
     (r"head\.fuse_layer\.aspp_modules\.(\d+)\.", r"head.aspp.\1."),
     (r"head\.fuse_layer\.bottleneck\.", "head.fuse."),
-    (r"scale_attention\.fuse_layer\.", "scale_attention.fuse."),
+    (r"(head|scale_attention)\.fuse_layer\.(conv|bn)\.", r"\1.fuse.\2."),
     (r"head\.aspp_modules\.(\d+)\.conv\.", r"head.branches.\1."),
     (r"scale_attention\.aspp_modules\.(\d+)\.conv\.", r"scale_attention.branches.\1."),
     (r"\.conv_seg\.", ".classifier."),
 )
+_ATTENTION = "scale_attention."
 _EMBEDDING = re.compile(r"\.embeds\.\d+\.weight$")
 _HUGGING_FACE: _Rules = (
     # up to transformers 4, and every file on the hub
@@ -85,8 +86,8 @@ def mit_names(state: Mapping[str, Tensor]) -> State:
 def mmseg_network(state: Mapping[str, Tensor], model: str = "student") -> State:
     """A whole network out of a DAFormer, HRDA, MIC or mmsegmentation checkpoint.
 
-    ``backbone.*`` is kept; ``decode_head.*`` becomes ``head.*`` (HRDA's ``decode_head.head.*`` too, its
-    ``decode_head.scale_attention.*`` becomes ``scale_attention.*``).
+    ``backbone.*`` is kept and ``decode_head.*`` becomes ``head.*``. Of HRDA the network inside (``backbone.*``,
+    ``decode_head.head.*``) becomes ``inner.*``, and ``decode_head.scale_attention.*`` ``scale_attention.*``.
 
     Args:
         state: the checkpoint's values.
@@ -98,7 +99,7 @@ def mmseg_network(state: Mapping[str, Tensor], model: str = "student") -> State:
         state = strip_prefix(state, prefix)
         if not state:
             raise CheckpointError(f"The checkpoint holds no {model} (no '{prefix}*').")
-    renamed = {_apply(_MMSEG_HEAD, _out_of_hrda(key)): value for key, value in state.items()}
+    renamed = _around_inner({_apply(_MMSEG_HEAD, _out_of_hrda(key)): value for key, value in state.items()})
     # a linear layer over channels there is a 1x1 convolution here
     return {k: v[:, :, None, None] if _EMBEDDING.search(k) and v.ndim == 2 else v for k, v in renamed.items()}
 
@@ -122,6 +123,11 @@ def deeplab_network(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
+def has_teacher(state: Mapping[str, Tensor]) -> bool:
+    """Whether a checkpoint for :func:`mmseg_network` holds the EMA teacher too."""
+    return any(key.startswith("ema_model.") for key in state)
+
+
 KEYMAPS: Mapping[str, KeyMap] = {
     "udabench": dict,
     "mmseg": mmseg_network,
@@ -142,6 +148,13 @@ def _encoder_of(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 def _out_of_hrda(key: str) -> str:
     key = re.sub(r"^decode_head\.head\.", "decode_head.", key)
     return re.sub(r"^decode_head\.scale_attention\.", "scale_attention.", key)
+
+
+def _around_inner(state: State) -> State:
+    """With a scale attention beside it, the network is HRDA's inner one."""
+    if not any(key.startswith(_ATTENTION) for key in state):
+        return state
+    return {key if key.startswith(_ATTENTION) else f"inner.{key}": value for key, value in state.items()}
 
 
 def _apply(rules: _Rules, key: str) -> str:

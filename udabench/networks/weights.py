@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,8 +149,9 @@ def read_state(path: Path) -> State:
         loaded = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds pickled objects other than tensors, which are not loaded because they could run code. "
-            "Save its state dict alone (torch.save(model.state_dict(), ...)) or convert it to safetensors."
+            f"{path} holds pickled objects other than tensors ({_refused(error)}), which are not loaded because they "
+            'could run code. Save its state dict alone; if you trust the file: python -c "import torch; '
+            f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False)['state_dict'], 'weights.pth')\""
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(f"Cannot read the weight file {path}: {error}. Fetch it again.") from error
@@ -157,6 +159,12 @@ def read_state(path: Path) -> State:
     if not state:
         raise CheckpointError(f"{path} holds no named tensors. Give a state dict.")
     return state
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """The object that torch names in its refusal."""
+    found = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    return found[1] if found else "damaged, or of another format"
 
 
 def _read_torch(path: Path) -> Any:
