@@ -7,8 +7,10 @@ import torch
 from udabench_oracle.method import Oracle
 from udabench_source_only.method import SourceOnly
 
+from udabench.errors import UsageError
 from udabench.labels import CITYSCAPES19
 from udabench.plugins import import_file
+from udabench.translate.weather import Weather
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
 
@@ -43,6 +45,35 @@ def test_average_over_all_pixels_is_the_smaller_loss():
         values[average] = fakes.run_step(method, fakes.batch())[0]["source"].value.item()
     known = (fakes.batch().source.label != 255).float().mean().item()
     assert values["all"] == pytest.approx(values["valid"] * known, rel=1e-5)
+
+
+@pytest.mark.parametrize(("translated", "factor"), [("beside", 0.5), ("instead", 0.0)])
+def test_translated_images_join_the_originals_or_take_their_place(translated, factor):
+    values = {"photometric_distortion": False, "ce_avg": "all"}
+    change = {"translator": "weather", "translator_options": {"kinds": ["fog"]}, "translated": translated}
+    method, plain = (SourceOnly(SourceOnly.Config(**values, **more), fakes.FakeSetup()).eval() for more in (change, {}))
+    data = fakes.batch()
+    fog = Weather(["fog"])(data.source.image, None, torch.Generator().manual_seed(3))
+    foggy = data._replace(source=data.source._replace(image=fog))
+    expected = factor * _loss(plain, data) + (1 - factor) * _loss(plain, foggy)
+    torch.testing.assert_close(_loss(method, data), expected)
+
+
+def _loss(method, data):
+    return next(method.step(data, 0, torch.Generator().manual_seed(3))).value
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"translator": "fda"}, "source_only has no target images, which translator 'fda' needs"),
+        ({"translator": "fog"}, "Unknown translator 'fog'"),
+        ({"translator_options": {"kinds": ["fog"]}}, r"translator_options has no effect without settings\.translator"),
+    ],
+)
+def test_translators_that_cannot_be(values, error):
+    with pytest.raises(UsageError, match=error):
+        SourceOnly(SourceOnly.Config(**values), fakes.FakeSetup())
 
 
 def test_panels_are_pictures():

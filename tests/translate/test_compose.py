@@ -13,7 +13,7 @@ from udabench.size import Size
 from udabench.translate import register_translators
 from udabench.translate.apply import cut, translate_source
 from udabench.translate.base import Translator
-from udabench.translate.build import build_translator
+from udabench.translate.build import build_translator, check_names
 from udabench.translate.fda import FDA
 
 
@@ -89,7 +89,7 @@ def test_a_choice_takes_each_engine_equally_often(catalogue):
 def test_what_a_part_lacks_is_told(catalogue):
     engines = ["identity", {"name": "choice", "engines": [{"name": "add", "amount": -1.0}]}]
     with pytest.raises(UsageError, match=r"no \['a'\]"):
-        build_translator(catalogue, "chain", {"engines": engines}).check(["a"])
+        check_names(build_translator(catalogue, "chain", {"engines": engines}), ["a"])
 
 
 @pytest.mark.parametrize(

@@ -44,14 +44,19 @@ class Supervised(Method):
         samples = batch.source if self.domain == "source" else batch.target
         if samples is None or samples.label is None:
             raise ValueError(f"no labelled {self.domain} images in the batch")
-        label = samples.label
-        image = distort(samples.image, rng) if self.config.photometric_distortion else samples.image
+        image, label = self.views(samples, samples.label, rng)
+        if self.config.photometric_distortion:
+            image = distort(image, rng)
         output = self.student(image)
         yield Loss(self.domain, segmentation_loss(output, label, reduction=self.config.ce_avg))
         yield Panel("image", lambda: image)
         yield Panel("label", lambda: label)
         logits = output.logits.detach()
         yield Panel("prediction", lambda: upsample(logits, label.shape[-2:]).argmax(1))
+
+    def views(self, samples: Samples, label: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The images that are trained on, with their labels."""
+        return samples.image, label
 
     def predict(self, samples: Samples) -> Tensor:
         logits: Tensor = self.student(samples.image).logits

@@ -39,6 +39,7 @@ from udabench.run.scoring import Scorer
 from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
+from udabench.translate.build import check_names
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def open_plan(plan: Plan) -> Opened:
     def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
         return open_dataset(plan.registry, name, split, config.data.roots, options)
 
-    stages = read_stages(_declared(plan), config)
+    declared = _declared(plan)
+    stages = read_stages(declared, config)
     training: dict[Domain, Dataset] = {}
     for domain in domains_of(stages):
         source = domain == "source"
@@ -91,6 +93,8 @@ def open_plan(plan: Plan) -> Opened:
             config.data.source_options if source else config.data.target_options,
         )
     val = dataset(*evaluated(config))
+    if "source" in training:
+        check_names(declared, training["source"].names)
     seed_everything(config.seed, "initial weights")
     method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
     classes, labels = plan.task.classes, method.target_labels

@@ -51,4 +51,5 @@ class Translator(nn.Module, ABC):
         return translate_crops(self, source, target, rng)
 
     def check(self, names: Sequence[str]) -> None:
-        """Raises DataError where images of these names could not be translated. Called once, before the training."""
+        """Raises DataError where images of these names could not be translated. Called once, before the training, on
+        every engine that is a submodule of the method."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
+
+from torch import nn
 
 from udabench.errors import PluginError, UsageError, unknown
 from udabench.registry import Catalogue
@@ -27,6 +29,16 @@ def build_translator(catalogue: Catalogue, name: str, options: Mapping[str, Any]
         return engine.create(options, partial(build_translator, catalogue))
     except TypeError as error:
         raise UsageError(f"Translator '{name}' does not take these options: {error}.") from error
+
+
+def check_names(module: nn.Module, names: Sequence[str]) -> None:
+    """Ask every engine in a method (or in an engine) whether it can translate images of these names.
+
+    Raises DataError where one cannot.
+    """
+    for engine in module.modules():
+        if isinstance(engine, Translator):
+            engine.check(names)
 
 
 def _check_options(name: str, engine: type[Translator], options: Mapping[str, Any]) -> None:

@@ -36,10 +36,6 @@ class _Composed(Translator):
             )
         return cls([_make_one(engine, make) for engine in engines])
 
-    def check(self, names: Sequence[str]) -> None:
-        for engine in self._all():
-            engine.check(names)
-
     def _all(self) -> list[Translator]:
         return [engine for engine in self.engines if isinstance(engine, Translator)]
 
