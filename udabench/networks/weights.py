@@ -150,7 +150,8 @@ def read_state(path: Path) -> State:
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds pickled objects other than tensors ({_refused(error)}), which are not loaded because they "
-            'could run code. Save its state dict alone; if you trust the file: python -c "import torch; '
+            "could run code. Convert it to safetensors, or save its state dict alone; if you trust the file: "
+            'python -c "import torch; '
             f"torch.save(torch.load('{path}', map_location='cpu', weights_only=False)['state_dict'], 'weights.pth')\""
         ) from error
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
