@@ -144,6 +144,9 @@ class EvaluateConfig(Section):
     align_corners: bool = setting(False, "how logits are resized to the label", origin="DAFormer code")
     restrict_to_source: bool = setting(False, "forbid classes that the source lacks in the argmax")
     batch: int = setting(1, "images a forward pass", unit="images", ge=1, hashed=False)
+    predictors: tuple[str, ...] | None = setting(
+        None, "networks that are evaluated, such as [student]; none: all of the method's", hashed=False
+    )
     limit: int | None = setting(None, "first so many images only (flagged in the record)", unit="images", ge=1)
 
 
@@ -154,6 +157,9 @@ class EngineConfig(Section):
     accumulate: int = setting(1, "micro-batches a step, for methods that allow it", ge=1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:1", hashed=False)
     deterministic: bool = setting(False, "deterministic kernels where they exist", hashed=False)
+    sync_norms: bool = setting(
+        False, "with several GPUs, batch norms see the batch of all (as one process does)", hashed=False
+    )
     channels_last: bool = setting(False, "memory format", hashed=False)
     compile: bool = setting(False, "torch.compile of the networks", hashed=False)
     threads: int | None = setting(None, "CPU threads; none: torch's choice", ge=1, hashed=False)

@@ -5,13 +5,29 @@ the ranks' gradients. So a loss that is a sum over the batch, divided by a count
 ``local_sum / per_rank(local_count)``: the average over the ranks is then the value of the whole batch, and not a mean
 of the ranks' means. What a method draws from ``rng`` is the same on every rank: draw for the whole batch, and keep
 :func:`own` rows.
+
+Every rank must call these functions equally often and in the same order: a call that one of them leaves out is waited
+for by all others.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributed as dist
+
+from udabench.errors import UserError
+
+Value = TypeVar("Value")
+
+
+class PeerLost(UserError):
+    """Another process of the run is gone."""
 
 
 def world_size() -> int:
@@ -24,12 +40,28 @@ def rank() -> int:
     return dist.get_rank() if _together() else 0
 
 
+def leads() -> bool:
+    """Whether this process writes what the run leaves behind: rank 0."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """This process among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if _together() else 0
+
+
+def local_size() -> int:
+    """Number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if _together() else 1
+
+
 def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, detached; of any shape, the same on each rank."""
     summed = tensor.detach()
     if _together():
-        summed = summed.clone()
-        dist.all_reduce(summed)
+        summed = summed.clone(memory_format=torch.contiguous_format)
+        with _peers():
+            dist.all_reduce(summed)
     return summed
 
 
@@ -44,7 +76,8 @@ def gather(tensor: Tensor) -> Tensor:
     if not _together():
         return rows
     parts = [torch.empty_like(rows) for _ in range(world_size())]
-    dist.all_gather(parts, rows)
+    with _peers():
+        dist.all_gather(parts, rows)
     return torch.cat(parts)
 
 
@@ -52,6 +85,63 @@ def own(tensor: Tensor) -> Tensor:
     """This rank's rows of a tensor over the whole batch: n * world_size() ... -> n ..."""
     share = len(tensor) // world_size()
     return tensor[rank() * share : (rank() + 1) * share]
+
+
+def gather_values(value: Value) -> list[Value]:
+    """What each rank has, in order: anything that can be pickled."""
+    if not _together():
+        return [value]
+    values: list[Value | None] = [None] * world_size()
+    with _peers():
+        dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def highest(number: int) -> int:
+    """The largest of the ranks' numbers. It goes by the processors, and waits for no GPU."""
+    if not _together():
+        return number
+    found = torch.tensor(number)
+    with _peers():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def meet() -> None:
+    """Returns when every rank has come here."""
+    highest(0)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """One process of each machine goes through the block first: the others find what it downloaded or counted."""
+    first = local_rank() == 0
+    if not first:
+        meet()
+    yield
+    if first:
+        meet()
+
+
+@torch.no_grad()
+def spread(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0."""
+    if _together():
+        with _peers():
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor, 0)
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Says in plain words that another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(
+            f"Process {rank()} of {world_size()} lost another one: it was killed, or failed without a word "
+            "(out of memory?). Go on from the last checkpoint: torchrun ... -m udabench resume RUN."
+        ) from error
 
 
 def _together() -> bool:

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from udabench.config import EngineConfig
+from udabench.engine.ranks import synchronized
 from udabench.method import Batch, Samples
 from udabench.network import Network
+from udabench.world import world_size
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,8 +43,10 @@ def configured(engine: EngineConfig, device: torch.device) -> Iterator[None]:
 
 
 def place(module: nn.Module, engine: EngineConfig, device: torch.device) -> None:
-    """Move to the device, choose the memory format, compile the networks. May be repeated."""
+    """Move to the device, choose norms and memory format, compile the networks. May be repeated."""
     module.to(device)
+    if engine.sync_norms and world_size() > 1:
+        synchronized(module)
     if engine.channels_last:
         module.to(memory_format=torch.channels_last)
     if engine.compile:

@@ -12,6 +12,7 @@ from udabench.engine.checkpoint import write_checkpoint
 from udabench.engine.files import write_json
 from udabench.engine.finite import NotFinite
 from udabench.errors import UserError
+from udabench.world import leads
 
 
 def save_failure(failure: NotFinite, folder: Path, stage: str, model: nn.Module, state: Mapping[str, Any]) -> UserError:
@@ -20,17 +21,16 @@ def save_failure(failure: NotFinite, folder: Path, stage: str, model: nn.Module,
     Raises DiskFull.
     """
     losses = {name: repr(value) for name, value in failure.values.items()}
-    write_checkpoint(folder / "state", state, model, {})
-    write_json(
-        folder / "failure.json",
-        {
-            "what": failure.what,
-            "stage": stage,
-            "iteration": failure.iteration,
-            "losses": losses,
-            "samples": list(failure.samples),
-        },
-    )
+    found = {
+        "what": failure.what,
+        "stage": stage,
+        "iteration": failure.iteration,
+        "losses": losses,
+        "samples": list(failure.samples),
+    }
+    if leads():
+        write_checkpoint(folder / "state", state, model, {})
+        write_json(folder / "failure.json", found)
     listing = ", ".join(f"{name} = {value}" for name, value in losses.items()) or "no loss was read since"
     return UserError(
         f"The {failure.what} is not finite at iteration {failure.iteration} ({listing}; images: "

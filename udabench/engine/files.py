@@ -14,6 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from udabench.errors import UserError
+from udabench.world import leads, rank
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -51,7 +52,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays: some writers choose the format by it. What a kill leaves here, the next attempt overwrites.
-    temporary = path.with_name(f".writing-{path.name}")
+    # Several processes may write the same table.
+    temporary = path.with_name(f".writing-{path.name}" if leads() else f".writing-{rank()}-{path.name}")
     try:
         with explain_full_disk(path):
             yield temporary

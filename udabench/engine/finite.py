@@ -7,6 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from udabench.world import gather_values, highest
+
+_Found = tuple[str, int, Mapping[str, float], tuple[str, ...]]
+
 
 class NotFinite(Exception):
     """Something is NaN or infinite.
@@ -49,18 +53,25 @@ class Finiteness:
         self._values[name] = torch.where(clean, value, self._values.get(name, value))
 
     def check(self) -> None:
-        """Waits for the device. Raises NotFinite for the earliest loss since the last call that was not finite."""
+        """Waits for the device. Raises NotFinite, on every rank, for the earliest loss since the last call that was not
+        finite on any."""
+        found = self._find()
+        if highest(int(found is not None)):
+            raise NotFinite(*min((one for one in gather_values(found) if one is not None), key=lambda one: one[1]))
+
+    def _find(self) -> _Found | None:
+        """The earliest on this rank, and forget all."""
         names, samples = list(self._first), self._samples
         if not names:
-            return
+            return None
         firsts = torch.stack(list(self._first.values())).tolist()
         values = torch.stack(list(self._values.values())).tolist()
         self._first, self._values, self._samples = {}, {}, {}
         bad = [(int(first), name) for first, name in zip(firsts, names, strict=True) if first >= 0]
-        if bad:
-            iteration, name = min(bad)
-            losses = dict(zip(names, values, strict=True))
-            raise NotFinite(f"loss '{name}'", iteration, losses, samples.get(iteration, ()))
+        if not bad:
+            return None
+        iteration, name = min(bad)
+        return f"loss '{name}'", iteration, dict(zip(names, values, strict=True)), samples.get(iteration, ())
 
 
 @torch.no_grad()

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from udabench.engine.files import explain_full_disk, read_json, write_json
 from udabench.errors import UserError
+from udabench.world import leads
 
-Status = Literal["created", "running", "stopped", "failed", "finished"]
+Status = Literal["created", "running", "stopped", "failed", "finished", "imported"]
 
 
 class RunFolder:
@@ -41,8 +42,9 @@ class RunFolder:
         return read_json(self.run_json) if self.run_json.exists() else {}
 
     def update_run(self, **values: Any) -> None:
-        """Change some keys of ``run.json``, atomically."""
-        write_json(self.run_json, {**self.read_run(), **values})
+        """Change some keys of ``run.json``, atomically. Rank 0 does it for all."""
+        if leads():
+            write_json(self.run_json, {**self.read_run(), **values})
 
     @property
     def status(self) -> Status:
@@ -51,13 +53,14 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes out; may be nested. The system lifts it when the process dies, however it dies.
+        """Keep other processes out; may be nested. The system lifts it when the process dies, however it dies. Rank 0
+        holds it for all.
 
         Raises:
             UserError: another process holds it.
         """
         key = self.path.resolve()
-        if key in self._held:
+        if key in self._held or not leads():
             yield
             return
         with explain_full_disk(self.path):
@@ -71,15 +74,34 @@ class RunFolder:
             self._held.discard(key)
             os.close(handle)
 
+    def owner(self) -> str | None:
+        """The number of the other process that holds the lock, ``unknown`` where it is not told; None: none does."""
+        try:
+            handle = os.open(self.path / "lock", os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return _written(handle)
+        finally:
+            os.close(handle)
+        return None
+
     def _take(self, handle: int) -> None:
         try:
             # A record lock, not flock: loader processes that outlive a killed parent must not inherit it.
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            owner = os.read(handle, 100).decode(errors="replace").strip() or "unknown"
+            owner = _written(handle)
             raise UserError(
                 f"The run folder {self.path} is in use by another process (pid {owner}). "
                 "Wait until it ends, stop it, or choose another folder with --runs."
             ) from error
         os.ftruncate(handle, 0)
         os.write(handle, f"{os.getpid()}\n".encode())
+
+
+def _written(handle: int) -> str:
+    """What the owner of a lock has written into it."""
+    return os.read(handle, 100).decode(errors="replace").strip() or "unknown"

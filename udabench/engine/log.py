@@ -127,6 +127,37 @@ class RunLog:
             self._text.flush()
 
 
+class SilentLog(RunLog):
+    """The log of a rank that leaves the writing to rank 0."""
+
+    def open(self, iteration: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
+
+    def advance(self, iteration: int) -> None:
+        pass
+
+    def step(self, stage: str, iteration: int, values: Mapping[str, float], pace: Pace) -> None:
+        pass
+
+    def values(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
+        pass
+
+    def panel(self, name: str, picture: Tensor, iteration: int) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+
 def _make_bar(console: Console) -> Progress:
     return Progress(
         TextColumn("{task.description}"),

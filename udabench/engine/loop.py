@@ -14,7 +14,7 @@ from udabench.config import RunConfig
 from udabench.data.batches import to_device
 from udabench.engine.artefacts import Artefacts
 from udabench.engine.backend import arrange, peak_memory, place
-from udabench.engine.checkpoint import Checkpoint, Checkpoints, load_model
+from udabench.engine.checkpoint import Checkpoint, Checkpoints, load_model, open_checkpoint
 from udabench.engine.counters import Counters, Laps
 from udabench.engine.evaluation import Evaluate
 from udabench.engine.failure import save_failure
@@ -31,6 +31,7 @@ from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
 from udabench.engine.workspace import OpenImages, RunWorkspace
 from udabench.method import Batch, Method, Stage
+from udabench.world import gather_values, leads, meet, spread, world_size
 
 OpenBatches = Callable[[Stage, int, int, int], Iterator[Batch]]
 """``open_batches(stage, version, start, stop)``: batches ``start`` to ``stop - 1`` of a stage, on the CPU, in order,
@@ -51,7 +52,6 @@ class Trainer:
         stop: set by a signal.
         evaluate: called each ``engine.eval_every`` steps, but not after the last one.
         referee: scores probes.
-        rank: of this process.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class Trainer:
         referee: Referee,
         watchdog: Watchdog,
         evaluate: Evaluate | None = None,
-        rank: int = 0,
     ) -> None:
         self.method = method
         self.config = config
@@ -81,7 +80,6 @@ class Trainer:
         self.referee = referee
         self.watchdog = watchdog
         self.evaluate = evaluate
-        self.rank = rank
         self.counters = Counters()
         self.finite = Finiteness()
         self.stages = read_stages(method, config)
@@ -98,7 +96,7 @@ class Trainer:
 
     def run(self) -> Counters:
         """Train. Raises Stopped after a signal, UserError on a loss that is no number or a full disk."""
-        place(self.method, self.engine, self.device)
+        self._place()
         self._restore()
         try:
             for index in range(self.counters.stage, len(self.stages)):
@@ -109,20 +107,34 @@ class Trainer:
         self._take_time()
         return self.counters
 
+    def _place(self) -> None:
+        """On the device; every rank with the values of rank 0."""
+        place(self.method, self.engine, self.device)
+        spread(self.method)
+
     # Where a run begins and goes on
 
     def _restore(self) -> None:
         """Take over the last sound checkpoint, and forget what came after it."""
         messages: list[str] = []
-        checkpoint = self.checkpoints.latest(messages.append)
+        checkpoint = self._last(messages.append)
         total = 0 if checkpoint is None else int(checkpoint.state["counters"]["total"])
         self.log.open(total)
         for message in messages:
             self.log.warn(message)
         if checkpoint is not None:
             self._load(checkpoint)
-        self.checkpoints.tidy(total if checkpoint is not None else -1)
-        self.artefacts.forget_after(total)
+        meet()
+        if leads():
+            self.checkpoints.tidy(total if checkpoint is not None else -1)
+            self.artefacts.forget_after(total)
+        meet()
+
+    def _last(self, say: Callable[[str], None]) -> Checkpoint | None:
+        """Rank 0 chooses."""
+        found = self.checkpoints.latest(say) if leads() else None
+        path = gather_values(None if found is None else found.path)[0]
+        return found if leads() or path is None else open_checkpoint(path)
 
     def _load(self, checkpoint: Checkpoint) -> None:
         check_checkpoint(checkpoint, self.stages, self.config)
@@ -149,7 +161,7 @@ class Trainer:
         if stage.start is not None:
             seed_everything(self.config.seed, stage.name, "start")
             stage.start()
-            place(self.method, self.engine, self.device)
+            self._place()
             self.stages = read_stages(self.method, self.config)
         self.method.train()
         self._started = index + 1
@@ -170,7 +182,7 @@ class Trainer:
         optimizers = Optimizers(stage, self.scaler)
         optimizers.load(self._stored)
         stepper = Stepper(
-            stage, self.config, self.device, optimizers, self.finite, self.referee, self.watchdog, self.rank
+            stage, self.config, self.device, optimizers, self.finite, self.referee, self.watchdog, self.method
         )
         while counters.iteration < stage.iterations:
             self._prepare(stage, optimizers)
@@ -204,12 +216,14 @@ class Trainer:
             lambda name, labels: self.watchdog.see_labels(name, labels, number),
         )
         seed_everything(*here)
-        workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_if_asked)
+        workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_at_once)
         run_pass(self.method, stage, workspace, self.engine, notes)
         values = notes.read()
         if values:
             self.log.values(stage.name, number, values)
-        self._stop_if_asked()
+        spread(self.method)
+        if self.stop.agree():
+            raise self._stopped()
 
     def _version(self, stage: Stage) -> int:
         """The iteration whose ``prepare`` is in force."""
@@ -235,7 +249,7 @@ class Trainer:
         counters, began = self.counters, time.perf_counter()
         notes = self._notes(counters.total + 1)
         fetched = self._fetch(batches)
-        counters.images_seen += stepper.step(fetched, counters.iteration, notes)
+        counters.images_seen += world_size() * stepper.step(fetched, counters.iteration, notes)
         counters.iteration += 1
         counters.total += 1
         if notes.logged:
@@ -282,10 +296,11 @@ class Trainer:
         engine, total = self.engine, self.counters.total
         if engine.eval_every and total % engine.eval_every == 0 and total < self._whole:
             self._evaluate(stage)
-        ended = self.counters.iteration == stage.iterations
-        if ended or total % engine.checkpoint_every == 0 or self.stop:
+        ended, stopping = self.counters.iteration == stage.iterations, self.stop.agree()
+        if ended or total % engine.checkpoint_every == 0 or stopping:
             self._save(optimizers)
-        self._stop_if_asked()
+        if stopping:
+            raise self._stopped()
 
     def _evaluate(self, stage: Stage) -> None:
         if self.evaluate is None:
@@ -307,7 +322,8 @@ class Trainer:
         check_weights(self.method, counters.total)
         self._take_time()
         self.log.sync()
-        self.checkpoints.write(counters.total, self._state(), self.method, optimizers.state())
+        if leads():
+            self.checkpoints.write(counters.total, self._state(), self.method, optimizers.state())
         self._saved = counters.total
         self.folder.update_run(iteration=counters.total)
 
@@ -323,10 +339,14 @@ class Trainer:
         self.counters.wall_seconds = self._earlier_seconds + time.perf_counter() - self._session
         self.counters.peak_memory = max(self.counters.peak_memory, peak_memory(self.device))
 
-    def _stop_if_asked(self) -> None:
+    def _stop_at_once(self) -> None:
+        """Between the images of a pass the ranks do not wait for each other."""
         if self.stop:
-            saved = 0 if self._saved is None else self._saved
-            raise Stopped(
-                f"Stopped by {self.stop.name} at iteration {self.counters.total}; the checkpoint of iteration {saved} "
-                f"is saved. Go on with: udabench resume {self.folder.path}"
-            )
+            raise self._stopped()
+
+    def _stopped(self) -> Stopped:
+        saved = 0 if self._saved is None else self._saved
+        return Stopped(
+            f"Stopped by {self.stop.name} at iteration {self.counters.total}; the checkpoint of iteration {saved} "
+            f"is saved. Go on with: udabench resume {self.folder.path}"
+        )

@@ -11,6 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim.optimizer import Optimizer as TorchOptimizer
 
 from udabench.engine.gradients import check_graph, check_value, explain_backward, watch_gradients
+from udabench.engine.ranks import average_gradients, fed_anywhere
 from udabench.errors import CheckpointError, PluginError
 from udabench.method import Loss, Optimizer, Stage
 
@@ -24,7 +25,8 @@ KINDS: Mapping[str, type[TorchOptimizer]] = {
 class Optimizers:
     """One step is ``begin``, ``backward`` and ``update`` as events come, ``finish``.
 
-    With several processes, the gradients of their ranks would be averaged in ``_step``, before the optimiser.
+    With several processes the gradients of their ranks are averaged before an optimiser is stepped. Infinite ones are
+    then infinite on every rank, so that the scalers of all pass over the same steps.
     """
 
     def __init__(self, stage: Stage, scaler: GradScaler) -> None:
@@ -79,9 +81,11 @@ class Optimizers:
         self.built[name].zero_grad(set_to_none=True)
 
     def finish(self) -> None:
-        """Step those that received a gradient, then let the scaler adapt."""
-        for name in self._fed:
-            self._step(name)
+        """Step those that received a gradient, on any rank, then let the scaler adapt."""
+        fed = fed_anywhere([name in self._fed for name in self.built])
+        for name, there in zip(self.built, fed, strict=True):
+            if there:
+                self._step(name)
         if self._scaled:
             self.scaler.update()
 
@@ -143,6 +147,7 @@ class Optimizers:
 
     def _step(self, name: str) -> None:
         optimizer = self.built[name]
+        average_gradients(_parameters(optimizer))
         # GradScaler raises where there is no gradient at all.
         if all(p.grad is None for p in _parameters(optimizer)):
             return

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from udabench.config import EngineConfig
 from udabench.engine.backend import autocast
-from udabench.engine.referee import Referee, Tally
+from udabench.engine.ranks import Mean, merged
+from udabench.engine.referee import Referee, Tally, scores_of
 from udabench.engine.seeding import modes_kept, random_state_kept
 from udabench.errors import PluginError
 from udabench.method import Method, Panel, Probe, Scalar, Stage, Workspace
@@ -63,11 +64,11 @@ class PassNotes:
                 )
 
     def read(self) -> dict[str, float]:
-        """All values of the pass."""
-        values = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
-        for name, tally in self._tallies.items():
-            values |= {f"probe/{name}/{key}": float(value) for key, value in tally.scores().items()}
-        return values
+        """All values of the pass, over the images of all ranks."""
+        sums = {name: Mean(float(total), self._counts[name]) for name, total in self._sums.items()}
+        tallies = {name: tally.cpu() for name, tally in self._tallies.items()}
+        means = merged(sums, Mean.add)
+        return {name: float(mean) for name, mean in means.items()} | scores_of(merged(tallies, Tally.__add__))
 
 
 def run_pass(method: Method, stage: Stage, workspace: Workspace, engine: EngineConfig, notes: PassNotes) -> None:

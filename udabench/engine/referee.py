@@ -32,6 +32,10 @@ class Tally(NamedTuple):
         matrix = None if self.matrix is None or other.matrix is None else self.matrix + other.matrix
         return Tally(self.claimed + other.claimed, self.valid + other.valid, matrix)
 
+    def cpu(self) -> Tally:
+        """On the CPU."""
+        return Tally(self.claimed.cpu(), self.valid.cpu(), None if self.matrix is None else self.matrix.cpu())
+
     def scores(self) -> Mapping[str, Tensor]:
         """``density``: share of the pixels that are claimed; ``accuracy``: share of the claimed and known pixels that
         are right; ``miou``: mean over classes that are claimed or true there. NaN where nothing is claimed."""
@@ -42,6 +46,13 @@ class Tally(NamedTuple):
             scores["accuracy"] = right.sum() / self.matrix.sum()
             scores["miou"] = (right / union).nanmean()
         return scores
+
+
+def scores_of(tallies: Mapping[str, Tally]) -> dict[str, float]:
+    """The scores of probes, by their names in the log."""
+    return {
+        f"probe/{name}/{key}": float(value) for name, tally in tallies.items() for key, value in tally.scores().items()
+    }
 
 
 class Referee:

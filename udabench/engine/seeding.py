@@ -18,12 +18,17 @@ def seed_at(*place: object) -> int:
 
 def seed_everything(*place: object) -> torch.Generator:
     """Seed torch's global generators (Dropout, DropPath) and return a CPU generator for the method's own draws."""
+    seed_globals(*place)
+    return torch.Generator().manual_seed(seed_at("step", *place))
+
+
+def seed_globals(*place: object) -> None:
+    """Seed torch's global generators."""
     seed = seed_at("global", *place)
     # torch.manual_seed also queues a call, with its traceback, for each kind of device that is not in use: 1 ms a step.
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
-    return torch.Generator().manual_seed(seed_at("step", *place))
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from udabench.errors import UserError
+from udabench.world import highest, world_size
 
 
 class Stopped(UserError):
@@ -20,14 +21,28 @@ class StopRequest:
     """Set by a first signal; a second one ends the process at once."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        self._number = 0
+
+    @property
+    def name(self) -> str:
+        """Of the signal."""
+        return signal.Signals(self._number).name
+
+    def agree(self) -> bool:
+        """Whether a signal has reached any rank: the same answer on all of them."""
+        number = highest(self._number)
+        self._number = max(self._number, number)
+        return number > 0
 
     def __bool__(self) -> bool:
-        return self.name is not None
+        return self._number > 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.name = signal.Signals(number).name
+        self._number = number
         signal.signal(number, signal.SIG_DFL)
+        if world_size() > 1:
+            # It may have come because another rank has failed, and said so.
+            return
         # Not print: a handler may have interrupted one.
         with suppress(OSError):
             os.write(2, f"\n{self.name}: finishing the step and saving. Once more ends at once.\n".encode())

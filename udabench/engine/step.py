@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from udabench.config import RunConfig
 from udabench.engine.backend import autocast
 from udabench.engine.finite import Finiteness
 from udabench.engine.optimizers import Optimizers
-from udabench.engine.referee import Referee
-from udabench.engine.seeding import random_state_kept, seed_everything
+from udabench.engine.ranks import Mean, average_running, merged
+from udabench.engine.referee import Referee, Tally, scores_of
+from udabench.engine.seeding import random_state_kept, seed_everything, seed_globals
 from udabench.engine.watch import Watchdog
 from udabench.errors import PluginError
 from udabench.method import Batch, Event, Loss, Panel, Probe, Scalar, Stage, Update
+from udabench.world import leads, rank
 
 
 @dataclass
@@ -37,13 +39,23 @@ class Notes:
     draw: bool = False
     draw_panel: Callable[[str, Tensor], None] = lambda name, picture: None
     _values: dict[str, list[Tensor]] = field(default_factory=dict)
+    _tallies: dict[str, Tally] = field(default_factory=dict)
 
     def add(self, name: str, value: Tensor) -> None:
         """A 0-d tensor on any device. What comes several times (micro-batches) is averaged."""
         self._values.setdefault(name, []).append(torch.as_tensor(value).detach().double())
 
+    def count(self, name: str, tally: Tally) -> None:
+        """What the referee counted of a probe. What comes several times adds up."""
+        self._tallies[name] = self._tallies[name] + tally if name in self._tallies else tally
+
     def read(self) -> dict[str, float]:
-        """All values: one wait for the device."""
+        """All values, of the batches of all ranks: one wait for the device."""
+        means = merged({name: Mean(value) for name, value in self._floats().items()}, Mean.add)
+        tallies = merged({name: tally.cpu() for name, tally in self._tallies.items()}, Tally.__add__)
+        return {name: float(mean) for name, mean in means.items()} | scores_of(tallies)
+
+    def _floats(self) -> dict[str, float]:
         if not self._values:
             return {}
         means = [torch.stack(values).mean() for values in self._values.values()]
@@ -61,7 +73,7 @@ class Stepper:
         device: where the method is.
         optimizers: the stage's.
         finite, referee, watchdog: the run's.
-        rank: of this process; draws differ by it.
+        model: the method, whose running statistics are those of all ranks.
     """
 
     def __init__(
@@ -73,7 +85,7 @@ class Stepper:
         finite: Finiteness,
         referee: Referee,
         watchdog: Watchdog,
-        rank: int = 0,
+        model: nn.Module | None = None,
     ) -> None:
         self.stage = stage
         self.config = config
@@ -82,7 +94,7 @@ class Stepper:
         self.finite = finite
         self.referee = referee
         self.watchdog = watchdog
-        self.rank = rank
+        self.model = model
 
     def step(self, batches: Iterable[Batch], iteration: int, notes: Notes) -> int:
         """One optimiser step over its micro-batches.
@@ -92,7 +104,7 @@ class Stepper:
             iteration: of the stage, 0-based.
 
         Returns:
-            the number of images.
+            the number of images on this rank.
 
         Raises:
             PluginError: the step breaks its contract.
@@ -111,13 +123,18 @@ class Stepper:
         if self.device.type == "cpu":
             self.finite.check()
         self.optimizers.finish()
+        if self.model is not None:
+            average_running(self.model)
         if self.stage.after_step is not None:
             with torch.no_grad():
                 self.stage.after_step(iteration)
         return images
 
     def _run(self, batch: Batch, iteration: int, micro: int, notes: Notes) -> None:
-        rng = seed_everything(self.config.seed, self.stage.name, iteration, self.rank, micro)
+        # The method draws the same on every rank; Dropout and DropPath do not.
+        rng = seed_everything(self.config.seed, self.stage.name, iteration, 0, micro)
+        if not leads():
+            seed_globals(self.config.seed, self.stage.name, iteration, rank(), micro)
         generator = self.stage.step(batch, iteration, rng)
         if not isinstance(generator, Generator):
             raise PluginError(
@@ -164,9 +181,7 @@ class Stepper:
 
     def _take_probe(self, probe: Probe, notes: Notes) -> None:
         with random_state_kept(self.device):
-            scores: Mapping[str, Tensor] = self.referee.score(probe)
-        for name, value in scores.items():
-            notes.add(f"probe/{probe.name}/{name}", value)
+            notes.count(probe.name, self.referee.count(probe))
         self.watchdog.see_labels(probe.name, probe.labels, notes.number)
 
 

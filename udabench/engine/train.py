@@ -17,7 +17,7 @@ from udabench.engine.counters import Counters
 from udabench.engine.evaluation import Evaluate
 from udabench.engine.files import DiskFull
 from udabench.engine.folder import RunFolder
-from udabench.engine.log import RunLog
+from udabench.engine.log import RunLog, SilentLog
 from udabench.engine.loop import OpenBatches, Trainer
 from udabench.engine.referee import Referee, Truth
 from udabench.engine.signals import Stopped, listening
@@ -27,6 +27,7 @@ from udabench.engine.workspace import OpenImages, no_images
 from udabench.errors import CheckpointError
 from udabench.method import Method
 from udabench.task import Task
+from udabench.world import leads
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class TrainResult:
         wall_seconds: all of the training, evaluations and checkpoints included.
         step_seconds: mean of a step, waiting for data included.
         wait_share: share of the steps' time that was spent waiting for data.
-        peak_memory: bytes, allocated on the GPU or resident in the process.
+        peak_memory: bytes, allocated on the GPU or resident in the process (of rank 0).
         warnings: of the collapse watchdog.
         evaluations: iteration and values of each evaluation during the training.
     """
@@ -65,10 +66,9 @@ def train(
     open_images: OpenImages = no_images,
     evaluate: Evaluate | None = None,
     truth: Truth | None = None,
-    rank: int = 0,
     console: Console | None = None,
 ) -> TrainResult:
-    """Train from wherever the run folder stands to the end.
+    """Train from wherever the run folder stands to the end. Every rank calls it; rank 0 writes.
 
     The method must be built as at the run's start (same seed, same weights); the last checkpoint is then loaded into
     it. A run that is complete returns at once, with its weights loaded. Sets ``status`` in ``run.json`` to ``running``,
@@ -81,11 +81,12 @@ def train(
     """
     with folder.lock(), configured(config.engine, device), listening() as stop:
         sessions = int(folder.read_run().get("sessions", 0))
-        log = RunLog(folder, task.classes, sum(stage.iterations for stage in read_stages(method, config)), console)
+        whole = sum(stage.iterations for stage in read_stages(method, config))
+        log = (RunLog if leads() else SilentLog)(folder, task.classes, whole, console)
         watchdog = Watchdog(task.classes.names, log.warn)
         referee = Referee(len(task.classes), truth)
         trainer = Trainer(
-            method, config, folder, open_batches, open_images, device, log, stop, referee, watchdog, evaluate, rank
+            method, config, folder, open_batches, open_images, device, log, stop, referee, watchdog, evaluate
         )
         folder.update_run(status="running", sessions=sessions + 1)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -13,10 +14,11 @@ from udabench.engine.artefacts import checked, find_value, read_table, read_valu
 from udabench.engine.seeding import seed_everything
 from udabench.errors import UsageError
 from udabench.method import Domain, Samples
+from udabench.world import meet, rank, world_size
 
 OpenImages = Callable[[Domain, Callable[[str], bool]], Iterable[Samples]]
 """``open_images(domain, skip)``: whole resized training images one at a time, on the CPU, unlabelled for the target;
-names for which ``skip`` is true are left out unread."""
+names for which ``skip`` is true are left out unread. It is asked once of each name, in order."""
 
 
 class RunWorkspace:
@@ -45,10 +47,19 @@ class RunWorkspace:
         self._check = check
 
     def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
-        for samples in self._open_images(domain, lambda name: self._done(skip_done, name)):
+        turns = count()
+
+        def skip(name: str) -> bool:
+            # Turns go by the whole list, whatever is done of it: no two ranks take the same image.
+            other = next(turns) % world_size() != rank()
+            return skip_done is not None and (other or self._done(skip_done, name))
+
+        for samples in self._open_images(domain, skip):
             self._check()
             seed_everything(*self._place, domain, *samples.names)
             yield samples_to_device(samples, self._device)
+        if skip_done is not None:
+            meet()
 
     def write(self, artefact: str, name: str, value: Tensor) -> None:
         write_value(self.folder / checked(artefact), name, value)
@@ -62,8 +73,8 @@ class RunWorkspace:
     def read_table(self, artefact: str) -> Mapping[str, Tensor] | None:
         return read_table(self.folder, artefact)
 
-    def _done(self, artefact: str | None, name: str) -> bool:
-        return artefact is not None and find_value(self.folder / checked(artefact), name) is not None
+    def _done(self, artefact: str, name: str) -> bool:
+        return find_value(self.folder / checked(artefact), name) is not None
 
 
 def no_images(domain: Domain, skip: Callable[[str], bool]) -> Iterable[Samples]:
