@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Evaluate a run or a checkpoint."),
     "analyze": ("analyze", "Look at the features, certainty and pseudo-labels of runs."),
     "predict": ("predict", "Segment a folder of images with a run."),
+    "translate": ("translate", "Translate pictures and write them beside the originals."),
     "leaderboard": ("leaderboard", "Build, check or add to the leaderboards."),
     "data": ("data", "Check, prepare and look at data sets."),
     "methods": ("listing", "List the methods."),
