@@ -18,6 +18,7 @@ COMMANDS = {
     "analyze": ("analyze", "Look at the features, certainty and pseudo-labels of runs."),
     "predict": ("predict", "Segment a folder of images with a run."),
     "translate": ("translate", "Translate pictures and write them beside the originals."),
+    "import-checkpoint": ("import_checkpoint", "A run folder from a checkpoint of DAFormer, HRDA or MIC."),
     "leaderboard": ("leaderboard", "Build, check or add to the leaderboards."),
     "data": ("data", "Check, prepare and look at data sets."),
     "methods": ("listing", "List the methods."),

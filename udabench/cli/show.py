@@ -58,6 +58,8 @@ def _print_status(console: Console, folder: RunFolder, info: Mapping[str, Any]) 
         for evaluation in read_record(folder.path).evaluations:
             means = "  ".join(f"{name} {100 * value:.2f}" for name, value in evaluation.means.items())
             console.print(f"  {evaluation.predictor} ({evaluation.checkpoint}): {means}", markup=False)
+    elif info["status"] == "imported":
+        console.print(f"  not trained here; evaluate it: udabench evaluate {folder.path}", markup=False)
     elif info["status"] != "finished":
         console.print(f"  go on with: udabench resume {folder.path}", markup=False)
 

@@ -48,6 +48,7 @@ def make_record(
     lossy_store: bool = False,
     collapse: Sequence[str] = (),
     resumed: int = 0,
+    imported: str | None = None,
 ) -> tuple[Record, Matrices]:
     """The record of a finished run, and the matrices that lie beside it.
 
@@ -56,7 +57,7 @@ def make_record(
         scored: the paper's choice of predictor at the last checkpoint first; all on one set under one protocol.
         evaluations_made: over the whole run, not only those in ``scored``.
         lists: ``source``, ``target`` -> ``Dataset.digest()`` of the training split, where it was opened.
-        target_labels, translated_input, lossy_store, collapse, resumed: see :class:`Flags`.
+        target_labels, translated_input, lossy_store, collapse, resumed, imported: see :class:`Flags`.
     """
     config = resolved.config
     first = scored[0].evaluation
@@ -74,6 +75,7 @@ def make_record(
         limited=config.evaluate.limit,
         training_images=_trained_on(config, lists),
         resumed=resumed,
+        imported=imported,
     )
     record = Record(
         run=run,

@@ -22,7 +22,8 @@ Share = Annotated[
 ]
 """A metric in 0..1, or NaN where it is undefined (``null`` in JSON)."""
 
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*$", max_length=200)]
+FILE_NAME = r"^[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*$"
+FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=200)]
 """A name that can be a file's and leads nowhere else."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -166,6 +167,7 @@ class Flags(Part):
         limited: only so many images were evaluated.
         training_images: the images that were evaluated are those that were trained on.
         resumed: how often the run was taken up again.
+        imported: the file that the weights come from, where nothing was trained here.
     """
 
     assumed: tuple[str, ...] = ()
@@ -177,10 +179,13 @@ class Flags(Part):
     limited: int | None = None
     training_images: bool = False
     resumed: int = 0
+    imported: str | None = None
 
     def described(self) -> list[str]:
         """Sentences for people, the gravest first."""
         said = []
+        if self.imported is not None:
+            said.append(f"weights imported from {self.imported}, not trained here")
         if self.target_labels:
             said.append("trained on the target's labels: an upper bound, not adaptation")
         if self.translated_input:

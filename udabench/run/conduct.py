@@ -35,7 +35,7 @@ from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
 from udabench.run.evaluated import evaluated
 from udabench.run.plan import Plan
-from udabench.run.scoring import Scorer
+from udabench.run.scoring import Scorer, chosen_predictors
 from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
@@ -130,6 +130,7 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     folder = RunFolder(runs / plan.folder_name)
     check_free(folder)
     opened = open_plan(plan)
+    chosen_predictors(method, bare)
     with folder.lock():
         check_free(folder)
         folder.update_run(**describe(plan))
@@ -192,6 +193,8 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         plan.config,
         plan.task,
         folder,
+    if folder.status == "imported":
+        raise UsageError(f"{path} holds imported weights: no training to go on with. Try: udabench evaluate {path}")
         open_batches(opened, folder),
         opened.device,
         open_images=open_images(opened.builder),
@@ -209,7 +212,7 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         raise
     scores = Scores(
         scored,
-        made=len(result.evaluations) + len(opened.method.predictors()),
+        made=len(result.evaluations) + len(chosen_predictors(opened.method, plan.config)),
         cost=cost_of(result, scored, time.perf_counter() - began),
         lists=opened.lists,
         lossy_store=opened.lossy,
@@ -278,6 +281,7 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
     chosen = plan.config.network
     parameters = sum(p.numel() for p in network.parameters())
     record, matrices = make_record(
+    imported: str | None = None
         run=name,
         task=plan.task,
         resolved=plan.resolved,
@@ -313,4 +317,5 @@ def evaluation_progress() -> Iterator[Callable[[str], Callable[[int, int], None]
             task = bars.add_task(name, total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 
+        imported=scores.imported,
         yield bar

@@ -11,6 +11,7 @@ from udabench.data.locate import open_dataset
 from udabench.engine.folder import RunFolder
 from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
+from udabench.network import WeightsReport
 from udabench.resolve import Layer, Resolved, resolve
 from udabench.results import Cost, read_record
 from udabench.run.conduct import Outcome, Scores, evaluation_progress, write_outcome
@@ -45,10 +46,21 @@ def evaluate_run(
     with evaluation_progress() as progress:
         scored = scorer.final(trained.method, progress, trained.iteration)
     cost, lists = _trained_cost(trained)
-    scores = Scores(scored, len(scored), cost, lists)
+    imported = _imported(trained)
+    scores = Scores(scored, len(scored), cost, lists, imported=imported.source if imported else None)
     folder.path.mkdir(parents=True, exist_ok=True)
     record = write_outcome(plan, folder.path, f"{plan.row_name}-s{config.seed}", trained.method, trained.device, scores)
     return Outcome(folder.path, record)
+
+
+def _imported(trained: Trained) -> WeightsReport | None:
+    """What was loaded, where the weights were not trained here; the network then reports it."""
+    stored = RunFolder(trained.folder).read_run().get("imported")
+    if stored is None:
+        return None
+    report = WeightsReport(**stored)
+    trained.method.network_of_record().reports = (report,)
+    return report
 
 
 def _with(plan: Plan, overrides: Mapping[str, Any]) -> Plan:

@@ -16,6 +16,7 @@ from udabench.evaluate.inference import infer
 from udabench.evaluate.prediction import predict_labels
 from udabench.labels import CITYSCAPES19, LabelSpace
 from udabench.run.evaluated import usual_size
+from udabench.run.scoring import chosen_predictors
 from udabench.run.trained import Trained
 from udabench.size import Size
 
@@ -53,7 +54,7 @@ class Predictor:
         self.trained = trained
         self.style = style
         self.classes = trained.plan.task.classes
-        predictors = trained.method.predictors()
+        predictors = chosen_predictors(trained.method, trained.plan.config)
         if name is not None and name not in predictors:
             raise unknown("predictor", name, predictors)
         self.predict = predictors[name] if name else next(iter(predictors.values()))

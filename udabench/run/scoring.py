@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from udabench.config import RunConfig
 from udabench.data.parallel import Progress
 from udabench.dataset import Dataset
 from udabench.engine.evaluation import Evaluated
 from udabench.engine.files import read_json, write_json
+from udabench.errors import unknown
 from udabench.evaluate.evaluator import Evaluation, evaluate, present_classes
+from udabench.evaluate.inference import Predictor
 from udabench.evaluate.metrics import iou, mean_ious
 from udabench.method import Method, Samples
 from udabench.results import Matrices, Scored
@@ -26,6 +29,15 @@ FOLDER = "evaluations"
 
 
 @dataclass(frozen=True)
+def chosen_predictors(method: Method, config: RunConfig) -> Mapping[str, Predictor]:
+    """The method's predictors that ``evaluate.predictors`` names, the paper's choice first. Raises UsageError."""
+    known, wanted = method.predictors(), config.evaluate.predictors
+    for name in wanted or ():
+        if name not in known:
+            raise unknown("predictor (evaluate.predictors)", name, known)
+    return {name: predictor for name, predictor in known.items() if not wanted or name in wanted}
+
+
 class Scorer:
     """Scores a plan's method on its evaluation split.
 
@@ -60,7 +72,7 @@ class Scorer:
 
     def during(self, method: Method, iteration: int) -> Evaluated:
         """Score the paper's choice of predictor during the training, and keep what was found."""
-        name, predictor = next(iter(method.predictors().items()))
+        name, predictor = next(iter(chosen_predictors(method, self.plan.config).items()))
         evaluation = self.score(method, predictor)
         values = dict(evaluation.means)
         if evaluation.entropy is not None:
@@ -74,11 +86,11 @@ class Scorer:
         return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
 
     def final(self, method: Method, progress: Callable[[str], Progress], iteration: int) -> list[Scored]:
-        """Every predictor as it is now, the paper's choice first; then the best of the training's evaluations, where
-        it was better than the first of these."""
+        """Every chosen predictor as it is now, the paper's choice first; then the best of the training's evaluations,
+        where it was better than the first of these."""
         scored = [
             Scored(self.score(method, predictor, progress(name)), name, "last", iteration)
-            for name, predictor in method.predictors().items()
+            for name, predictor in chosen_predictors(method, self.plan.config).items()
         ]
         best, headline = self._best(), self.plan.task.headline
         # Where nothing before was better, the last one is also the best: there is no second row for it then.
