@@ -66,6 +66,9 @@ class Calibration(Analysis):
         for index, (axis, (run, table)) in enumerate(zip(axes, tables.items(), strict=True)):
             diagram(axis, table, run_color(index))
             axis.set_title(f"{run}\ncalibration error {100 * calibration_error(table):.2f} %", fontsize=10)
+        figure.legend(
+            *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False
+        )
         return figure
 
     @classmethod
@@ -100,4 +103,3 @@ def diagram(axis: Axes, table: pd.DataFrame, color: str) -> None:
     axis.step([*used["from"], 1.0], [*share, share.iloc[-1]] if len(share) else [0.0], where="post", color="black",
               linewidth=1, label="share of pixels")  # fmt: skip
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")
-    axis.legend(loc="upper left", fontsize=7, frameon=False)

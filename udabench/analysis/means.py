@@ -12,19 +12,16 @@ NUMBERS = 2**23
 """Feature values that are taken to float64 at once: 64 MiB."""
 
 
-def labelled_pixels(
-    features: Tensor, grid: Tensor, classes: int, numbers: int = NUMBERS
-) -> Iterator[tuple[Tensor, Tensor]]:
+def labelled_pixels(features: Tensor, grid: Tensor, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The labelled pixels of an image in parts: n D float64, and n int64. 255 is dropped.
 
     Args:
         features: D h w.
         grid: h w int64.
-        numbers: upper bound for n D.
     """
     flat, label = features.flatten(1), grid.flatten()
     known = (label < classes).nonzero().flatten()
-    step = max(1, numbers // len(flat))
+    step = max(1, NUMBERS // len(flat))
     for start in range(0, len(known), step):
         part = known[start : start + step]
         yield flat[:, part].T.double(), label[part]

@@ -130,7 +130,8 @@ class TSNE(Analysis):
             axis.set_title(run, fontsize=10)
             axis.set_xticks([])
             axis.set_yticks([])
-        _legend(figure, classes, set().union(*(set(table["class"]) for table in tables.values())))
+        present = set().union(*(set(table["class"]) for table in tables.values()))
+        _legend(figure, classes, present, columns=4 * min(len(tables), 2))
         return figure
 
     @classmethod
@@ -138,7 +139,7 @@ class TSNE(Analysis):
         return pd.DataFrame({run: table["domain"].value_counts() for run, table in tables.items()})
 
 
-def _legend(figure: Figure, classes: LabelSpace, present: set[str]) -> None:
+def _legend(figure: Figure, classes: LabelSpace, present: set[str], columns: int) -> None:
     from matplotlib.lines import Line2D
 
     def entry(name: str, color: object, marker: str) -> Line2D:
@@ -147,4 +148,4 @@ def _legend(figure: Figure, classes: LabelSpace, present: set[str]) -> None:
     shown = [(n, c) for n, c in zip(classes.names, class_colors(classes), strict=True) if n in present]
     handles = [entry(place, "black", marker) for place, marker in MARKERS.items()]
     handles += [entry(name, color, "s") for name, color in shown]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
