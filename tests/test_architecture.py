@@ -27,6 +27,7 @@ ROOMS = (
     ("leaderboard",),
     ("run",),
     ("analysis",),
+    ("sweep",),
     ("testing",),
     ("cli",),
 )

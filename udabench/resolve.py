@@ -71,17 +71,17 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` from the command line; values are YAML. Raises UsageError."""
+def parse_overrides(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """``key=value`` from an option of the command line; values are YAML. Raises UsageError."""
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set takes key=value, not '{pair}'.")
+            raise UsageError(f"{option} takes key=value, not '{pair}'.")
         try:
             values[key.strip()] = load_yaml(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"--set {key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
+            raise UsageError(f"{option} {key}: '{text}' is not valid YAML: {' '.join(str(error).split())}") from error
     return values
 
 

@@ -12,6 +12,7 @@ from udabench.errors import UserError
 COMMANDS = {
     "demo": ("demo", "Three methods on the embedded data, with table and pictures."),
     "run": ("run", "Train a method, evaluate it, write its record."),
+    "sweep": ("sweep", "Many runs: methods, seeds, grids; side by side or on a cluster."),
     "resume": ("resume", "Go on with a run that was stopped or killed."),
     "show": ("show", "A run's curves, configuration and status."),
     "evaluate": ("evaluate", "Evaluate a run or a checkpoint."),

@@ -1,0 +1,116 @@
+"""The runs of a sweep, checked before anything starts, and where each of them stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from udabench.engine.folder import RunFolder
+from udabench.errors import UsageError, UserError, unknown
+from udabench.registry import Registry
+from udabench.run.plan import Plan, Request, make_plan
+from udabench.sweep.file import Point
+from udabench.sweep.order import Order, fresh_arguments
+
+
+class State(StrEnum):
+    """Of a run's folder."""
+
+    NEW = "new"
+    BROKEN = "broken"
+    """Begun and not finished; it is resumed."""
+    BUSY = "busy"
+    """Another process works on it."""
+    DONE = "done"
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run. ``row``: what was asked for, in a few words."""
+
+    row: str
+    request: Request
+    plan: Plan
+    order: Order
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.order.folder)
+
+    @property
+    def seed(self) -> int:
+        return self.plan.config.seed
+
+    @property
+    def title(self) -> str:
+        return f"{self.plan.task.name} {self.row} seed {self.seed}"
+
+    def state(self) -> State:
+        """As the folder stands now."""
+        folder = self.folder
+        if folder.record.is_file():
+            return State.DONE
+        if folder.owner() is not None:
+            return State.BUSY
+        return State.BROKEN if folder.run_json.exists() else State.NEW
+
+
+def choose(points: Sequence[Point], **wanted: Sequence[Any] | None) -> list[Point]:
+    """The points of these ``method``, ``source``, ``target`` and ``seed``; None: of all. Raises UsageError for a name
+    that none of them has."""
+    chosen = list(points)
+    for kind, names in wanted.items():
+        if names is None:
+            continue
+        known = {value for point in points for value in _values(point, kind)}
+        for name in names:
+            if name not in known:
+                raise unknown(f"{kind} of the sweep", str(name), map(str, known))
+        if kind == "seed":
+            chosen = [replace(p, seeds=tuple(seed for seed in p.seeds if seed in names)) for p in chosen]
+        else:
+            chosen = [point for point in chosen if getattr(point.request, kind) in names]
+    return [point for point in chosen if point.seeds]
+
+
+def _values(point: Point, kind: str) -> Sequence[Any]:
+    return point.seeds if kind == "seed" else [getattr(point.request, kind)]
+
+
+def make_jobs(registry: Registry, points: Sequence[Point], runs: Path, plugins: tuple[Path, ...]) -> list[Job]:
+    """Every run of the points. Raises UsageError with the problems of all rows at once."""
+    problems: dict[str, list[str]] = {}
+    jobs: list[Job] = []
+    for point in points:
+        try:
+            plan = make_plan(registry, point.request, plugins)
+        except UserError as error:
+            problems.setdefault(str(error), []).append(point.row)
+            continue
+        jobs += [_job(point, plan.with_seed(seed), runs, plugins) for seed in point.seeds]
+    said = [f"{', '.join(dict.fromkeys(rows))}: {problem}" for problem, rows in problems.items()]
+    said += _clashes(jobs)
+    if said:
+        raise UsageError("\n".join(said))
+    if not jobs:
+        raise UsageError("The sweep has no runs.")
+    return jobs
+
+
+def _job(point: Point, plan: Plan, runs: Path, plugins: tuple[Path, ...]) -> Job:
+    fresh = fresh_arguments(point.request, plan.config.seed, runs, plugins)
+    return Job(point.row, point.request, plan, Order(runs / plan.folder_name, fresh))
+
+
+def _clashes(jobs: Sequence[Job]) -> Iterator[str]:
+    """Runs of one folder: the same configuration, task and seed."""
+    places: dict[Path, list[Job]] = {}
+    for job in jobs:
+        places.setdefault(job.order.folder, []).append(job)
+    for folder, same in places.items():
+        if len(same) > 1:
+            rows = " and ".join(f"'{job.row}'" for job in same)
+            yield f"{rows} are the same run: {folder}. What they differ in is no part of the configuration's hash."
