@@ -323,7 +323,7 @@ def test_presets():
     [
         ({}, 2),
         ({"settings.bands": BANDS, "settings.rounds": 2, "settings.average": False}, 6),
-        pytest.param({"settings.bands": BANDS}, 4, marks=pytest.mark.slow),
+        pytest.param({"settings.bands": list(BANDS)}, 4, marks=pytest.mark.slow),
     ],
 )
 def test_it_passes_the_kit(values, names, tmp_path, request):

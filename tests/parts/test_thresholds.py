@@ -1,10 +1,13 @@
 """Thresholds by class against the plain rule: sort each class, take one place."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 
 from udabench.labels import IGNORE
+from udabench.parts import thresholds
 from udabench.parts.thresholds import ClassConfidences, drop_unsure, quantile_thresholds
 
 CLASSES = 7
@@ -68,9 +71,9 @@ def test_the_top_third_is_kept():
     """FDA's code keeps the top 34 %, not 66 %: of 100 distinct confidences the places 66 to 99."""
     label = np.zeros(100, np.int64)
     confidence = np.random.default_rng(0).permutation(100).astype(np.float32) / 128
-    thresholds = quantile_thresholds(gathered(label, confidence), 0.66, 0.9)
-    assert thresholds[0] == 66 / 128
-    kept = drop_unsure(torch.from_numpy(label), torch.from_numpy(confidence), thresholds) != IGNORE
+    limits = quantile_thresholds(gathered(label, confidence), 0.66, 0.9)
+    assert limits[0] == 66 / 128
+    kept = drop_unsure(torch.from_numpy(label), torch.from_numpy(confidence), limits) != IGNORE
     assert kept.sum() == 34
 
 
@@ -85,18 +88,18 @@ def test_places_round_half_to_even_and_do_not_overflow(count, place):
 def test_one_pixel_keeps_itself():
     # round(0.66 * 1) = 1 lies behind the only value.
     label, confidence = np.array([5]), np.array([0.4], np.float32)
-    thresholds = quantile_thresholds(gathered(label, confidence), 0.66, 0.9)
-    assert thresholds.tolist() == pytest.approx([0, 0, 0, 0, 0, 0.4, 0])
-    assert drop_unsure(torch.tensor([5]), torch.tensor([0.4]), thresholds).tolist() == [5]
+    limits = quantile_thresholds(gathered(label, confidence), 0.66, 0.9)
+    assert limits.tolist() == pytest.approx([0, 0, 0, 0, 0, 0.4, 0])
+    assert drop_unsure(torch.tensor([5]), torch.tensor([0.4]), limits).tolist() == [5]
 
 
 def test_cap_and_equal_confidences_are_kept():
-    thresholds = quantile_thresholds(gathered(np.zeros(10, np.int64), np.full(10, 0.95, np.float32)), 0.66, 0.9)
-    assert thresholds[0] == np.float32(0.9)
+    limits = quantile_thresholds(gathered(np.zeros(10, np.int64), np.full(10, 0.95, np.float32)), 0.66, 0.9)
+    assert limits[0] == np.float32(0.9)
     label = torch.tensor([[0, 0, 0, 3, IGNORE]])
     confidence = torch.tensor([[0.9, 0.95, 0.89, 0.0, 1.0]])
     # A class that was never predicted has threshold 0; 255 stays.
-    assert drop_unsure(label, confidence, thresholds).tolist() == [[0, 0, IGNORE, 3, IGNORE]]
+    assert drop_unsure(label, confidence, limits).tolist() == [[0, 0, IGNORE, 3, IGNORE]]
 
 
 def test_unknown_pixels_do_not_count():
@@ -123,6 +126,52 @@ def test_memory_is_bounded():
     assert confidences._values is None
     assert sum(value.numel() for value in held) == 3 + 3 * 8
     assert confidences.counts.tolist() == [2000, 0, 0]
+
+
+class TwoRanks:
+    """Stands in for the functions of udabench.world between two threads."""
+
+    def __init__(self):
+        self.meeting = threading.Barrier(2, timeout=20)
+        self.given = {}
+
+    def gather_values(self, value):
+        self.given[threading.current_thread().name] = value
+        self.meeting.wait()
+        both = [self.given["0"], self.given["1"]]
+        self.meeting.wait()
+        return both
+
+    def total(self, tensor):
+        return sum(self.gather_values(tensor.clone()))
+
+
+@pytest.mark.parametrize(("exact", "kept"), [(1000, True), (450, False), (150, False)])
+def test_ranks_take_the_thresholds_of_all(exact, kept, monkeypatch):
+    """Of 500 pixels the ranks have 100 and 400: all kept, together too many, one of them too many by itself."""
+    label, confidence = pixels(5)
+    ranks = [gathered(label[part], confidence[part], exact=exact) for part in (slice(100), slice(100, None))]
+    world = TwoRanks()
+    monkeypatch.setattr(thresholds, "total", world.total)
+    monkeypatch.setattr(thresholds, "gather_values", world.gather_values)
+    threads = [threading.Thread(target=ranks[i].unite, name=str(i)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = [quantile_thresholds(one, 0.66, 0.9).numpy() for one in ranks]
+    assert np.array_equal(*found)
+    assert [one.exact for one in ranks] == [kept, kept]
+    difference = oracle(label, confidence, 0.66, 0.9) - found[0]
+    assert (difference == 0).all() if kept else ((difference >= 0) & (difference <= 2**-16 + 1e-7)).all()
+
+
+def test_alone_nothing_changes():
+    for exact in (1000, 100):
+        confidences = gathered(*pixels(6), exact=exact)
+        before = quantile_thresholds(confidences, 0.66)
+        confidences.unite()
+        assert torch.equal(quantile_thresholds(confidences, 0.66), before)
 
 
 def test_any_place_can_be_asked_for():

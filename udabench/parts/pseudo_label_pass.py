@@ -72,6 +72,7 @@ class PseudoLabelPass:
                 kept[samples.names[0]] = label.byte().cpu(), confidence.cpu()
             else:
                 kept.clear()
+        confidences.unite()
         thresholds = self.rule(confidences)
         workspace.write_table(table, {"thresholds": thresholds, "pixels": confidences.counts})
         return thresholds
