@@ -7,7 +7,8 @@ from importlib import import_module
 
 import click
 
-from udabench.errors import UserError
+from udabench.errors import UsageError, UserError
+from udabench.launch import several, together
 
 COMMANDS = {
     "demo": ("demo", "Three methods on the embedded data, with table and pictures."),
@@ -17,12 +18,13 @@ COMMANDS = {
     "show": ("show", "A run's curves, configuration and status."),
     "evaluate": ("evaluate", "Evaluate a run or a checkpoint."),
     "analyze": ("analyze", "Look at the features, certainty and pseudo-labels of runs."),
+    "import-checkpoint": ("import_checkpoint", "A run folder from a checkpoint of DAFormer, HRDA or MIC."),
     "predict": ("predict", "Segment a folder of images with a run."),
     "translate": ("translate", "Translate pictures and write them beside the originals."),
-    "import-checkpoint": ("import_checkpoint", "A run folder from a checkpoint of DAFormer, HRDA or MIC."),
     "leaderboard": ("leaderboard", "Build, check or add to the leaderboards."),
     "data": ("data", "Check, prepare and look at data sets."),
     "methods": ("listing", "List the methods."),
+    "presets": ("listing", "List a method's presets: the papers' rows, with their figures."),
     "datasets": ("listing", "List the data sets."),
     "networks": ("listing", "List the networks: backbones, heads and whole ones."),
     "translators": ("listing", "List the image translators."),
@@ -30,6 +32,8 @@ COMMANDS = {
     "new-method": ("new_method", "Write the folder of a new method that runs at once."),
     "test-plugin": ("test_plugin", "Run the conformance kit on a method or data set."),
 }
+TOGETHER = ("run", "resume")
+"""Commands that several processes may carry out together, under torchrun."""
 
 
 class LazyGroup(click.Group):
@@ -61,19 +65,24 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="udabench")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """udabench compares methods of unsupervised domain adaptation for semantic segmentation.
 
     \b
     udabench run --method t2sda --source gta5          the paper's experiment
     udabench run --method t2sda --source toycity --target toycity-real   minutes, no data needed
     """
+    command = context.invoked_subcommand
+    if several() and command not in TOGETHER:
+        raise UsageError(f"torchrun is for {' and '.join(TOGETHER)}; start 'udabench {command}' without it.")
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 success, 1 failure, 2 usage."""
     try:
-        cli.main(standalone_mode=False)
+        with together():
+            cli.main(standalone_mode=False)
     except UserError as error:
         _print_error(str(error))
         sys.exit(error.exit_code)

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from udabench.config import extra_of
+from udabench.config import RunConfig, extra_of
 from udabench.errors import UserError
-from udabench.presets import network_of
-
-if TYPE_CHECKING:
-    from udabench.run.plan import Plan
+from udabench.run.plan import Plan, row_of
 
 
-def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
-    """Works without the data sets being there, and says what is missing."""
+def print_dry_run(plans: Sequence[Plan], runs: Path) -> bool:
+    """Works without the data sets being there. Returns whether all are."""
     console = Console(highlight=False, soft_wrap=True)
     plan = plans[0]
     console.print(_values(plan))
@@ -28,19 +25,25 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> None:
                   f"{', '.join(plan.task.evaluated)} (headline {plan.task.headline})", markup=False)  # fmt: skip
     for i, preset in enumerate(plan.presets, 1):
         row = "; ".join(part for part in (preset.about, preset.table) if part)
-        console.print(f"  preset {preset.name}: {row}", markup=False)
+        owner = f" of {preset.of}" if preset.of else ""
+        console.print(f"  preset {preset.name}{owner}: {row}", markup=False)
         if i == len(plan.presets):
             # The figures of those under it are of other rows.
             console.print(f"  published: {published(plan)}", markup=False)
     console.print("\n[bold]Would read[/]")
-    for line in _reads(plan):
-        console.print("  " + line)
+    reads = list(_reads(plan))
+    for read in reads:
+        console.print("  " + read.text)
     console.print("\n[bold]Would write[/]")
     for each in plans:
         console.print(f"  {runs / each.folder_name}/", markup=False)
     console.print("\n[bold]Estimated[/]")
     for line in _costs(plan, len(plans)):
         console.print("  " + line)
+    missing = [read.name for read in reads if read.missing]
+    if missing:
+        console.print(f"\n[bold red]This run would not start[/]: {escape(', '.join(missing))} missing (see above).")
+    return not missing
 
 
 def _values(plan: Plan) -> Table:
@@ -63,19 +66,43 @@ def _text(value: object) -> str:
 
 
 def published(plan: Plan) -> str:
-    """The paper's figures of the plan's preset, where its task and network are those of the plan; else why not."""
+    """The paper's figures of the plan's preset, and what differs from its row; or why there are none."""
     preset = plan.presets[-1]
     if preset.published is None:
         return f"null ({preset.reason})" if preset.reason else "null (no row of a paper)"
-    network, ours = network_of(plan.presets), plan.config.network.name
-    if network is not None and network != ours:
-        return f"null (the row's network is {network}, not {ours})"
+    if preset.of:
+        return f"null (the row is of {preset.of} alone)"
+    row, ours = row_of(plan), plan.config
+    if row.methods != ours.methods:
+        return f"null (the row is of {' around '.join(row.methods)}, not of {' around '.join(ours.methods)})"
+    if row.network.name != ours.network.name:
+        return f"null (the row's network is {row.network.name}, not {ours.network.name})"
     if plan.task.name not in preset.published:
         return f"null (the row has figures for {', '.join(preset.published)}, not for {plan.task.name})"
-    return ", ".join(f"{metric} {figure}" for metric, figure in preset.published[plan.task.name].items())
+    figures = ", ".join(f"{metric} {figure}" for metric, figure in preset.published[plan.task.name].items())
+    others = differing(row, ours)
+    return f"{figures}; this run differs from the row in: {', '.join(others)}" if others else figures
 
 
-def _reads(plan: Plan) -> Iterator[str]:
+def differing(row: RunConfig, ours: RunConfig) -> list[str]:
+    """The keys that make two configurations different experiments."""
+    one, other = _experiment(row), _experiment(ours)
+    return [key for key in {**one, **other} if one.get(key) != other.get(key)]
+
+
+def _experiment(config: RunConfig) -> dict[str, object]:
+    return {key: value for key, value, info in config.leaves() if extra_of(info, "hashed", True)}
+
+
+class Read(NamedTuple):
+    """A split that the run reads: its name, what is said of it."""
+
+    name: str
+    text: str
+    missing: bool = False
+
+
+def _reads(plan: Plan) -> Iterator[Read]:
     from udabench.data.locate import open_dataset
     from udabench.run.evaluated import evaluated
 
@@ -87,15 +114,17 @@ def _reads(plan: Plan) -> Iterator[str]:
     )
     said = set()
     for name, split, options in wanted:
+        split_name = f"{name} {split}"
         try:
             dataset = open_dataset(plan.registry, name, split, data.roots, options)
             where = f" from {dataset.root}" if dataset.root else ", generated"
-            yield escape(f"{name} {split}: {len(dataset)} images{where}")
+            yield Read(split_name, escape(f"{split_name}: {len(dataset)} images{where}"))
         except UserError as error:
             # The advice is long: once for each data set.
             advice = str(error) if name not in said else str(error).partition("\n")[0]
             said.add(name)
-            yield f"[red]missing[/] {escape(f'{name} {split}: ' + advice)}".replace("\n", "\n    ")
+            text = f"[red]missing[/] {escape(f'{split_name}: ' + advice)}".replace("\n", "\n    ")
+            yield Read(split_name, text, missing=True)
 
 
 def _costs(plan: Plan, runs: int) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""``methods``, ``datasets``, ``networks``, ``translators``, ``plugins``: what is there, and where it comes from."""
+"""``methods``, ``presets``, ``datasets``, ``networks``, ``translators``, ``plugins``: what is there, and whence."""
 
 from __future__ import annotations
 
@@ -53,6 +53,23 @@ def plugins(plugins: tuple[Path, ...]) -> None:
         said = f"[red]broken: {escape(info.error)}[/]" if info.error else escape(", ".join(info.provides))
         table.add_row(info.name, escape(info.origin), said)
     _console().print(table)
+
+
+@click.command()
+@click.argument("method")
+@click.option("--task", metavar="NAME", help="Rows of this task only (gta5-cityscapes).")
+@click.option("--format", "style", type=click.Choice(["text", "md", "csv"]), default="text", show_default=True)
+@plugin_option
+def presets(method: str, task: str | None, style: str, plugins: tuple[Path, ...]) -> None:
+    """List the presets of METHOD: the rows of the papers, with their figures by task.
+
+    null: no figure is published; the notes say why. With --task, rows whose figure is lost are left out.
+    """
+    from udabench.cli.preset_table import print_presets
+    from udabench.presets import presets_of
+
+    described = load(plugins).methods.describe(method)
+    print_presets(described.name, list(presets_of(described).values()), task, style)
 
 
 def _print(title: str, files: tuple[Path, ...], kinds: tuple[str, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="Autocast type.")
 @click.option("--eval-every", type=int, metavar="N", help="Evaluate during training.")
 @click.option("--probe", type=click.Choice(["entropy"]), help="Measured beside the metric at each evaluation.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and what would happen, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print the configuration and what would happen; exit code 1: data are missing."
+)
 def run(
     method: str,
     source: str,
@@ -62,8 +65,7 @@ def run(
     if dry_run:
         from udabench.cli.dry_run import print_dry_run
 
-        print_dry_run(plans, runs)
-        return
+        sys.exit(0 if print_dry_run(plans, runs) else 1)
     _run_all(plans, runs)
 
 

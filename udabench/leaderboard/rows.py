@@ -32,6 +32,15 @@ class Row:
         """The record of the lowest seed: for what all of them share."""
         return self.records[0]
 
+    @property
+    def method(self) -> str:
+        """Its name; ``mic(daformer)`` where it wraps another one."""
+        names, key = [self.first.method], "settings.inner"
+        while isinstance(name := self.first.config.get(key), str):
+            names.append(name)
+            key = key.removesuffix("inner") + "inner_settings.inner"
+        return "(".join(names) + ")" * (len(names) - 1)
+
     @cached_property
     def scores(self) -> dict[int, Score]:
         """Seed -> score, where the run has it."""

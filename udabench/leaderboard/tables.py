@@ -94,6 +94,8 @@ def _inference(row: Row) -> str:
 
 
 def _checkpoint(row: Row) -> str:
+    if row.score.unlabelled_selection:
+        return f"{row.score.checkpoint} (selection without labels)"
     return "best (oracle selection)" if row.score.oracle_selection else row.score.checkpoint
 
 
@@ -136,7 +138,7 @@ def others(rows: Sequence[Row]) -> Table:
 
 def _name(row: Row) -> tuple[str, str, str]:
     mark = " (target labels)" if row.first.flags.target_labels else ""
-    return row.first.method + mark, row.first.preset or NONE, row.first.network.name
+    return row.method + mark, row.first.preset or NONE, row.first.network.name
 
 
 def _notes(row: Row) -> tuple[str, ...]:

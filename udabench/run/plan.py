@@ -113,6 +113,16 @@ def _request_layers(request: Request, preset: str | None) -> list[Layer]:
     ]
 
 
+def row_of(plan: Plan) -> RunConfig:
+    """The configuration that a plan's preset alone gives on its data sets: the row of the paper, where it is one."""
+    config = plan.config
+    request = Request(config.method, config.source, config.target, config.preset)
+    said = _request_layers(request, config.preset)
+    nest = find_presets(plan.registry, config.method, config.preset, said)
+    layers = [_size_layer(request, plan.source_set, plan.target_set), *map(layer_of, nest.presets), *said]
+    return resolve(nest.settings, layers).config
+
+
 def plan_from_values(
     registry: Registry, values: Mapping[str, Any], origins: Mapping[str, str], plugin_files: Sequence[Path] = ()
 ) -> Plan:
