@@ -1,13 +1,10 @@
 """Thresholds by class against the plain rule: sort each class, take one place."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
 
 from udabench.labels import IGNORE
-from udabench.parts import thresholds
 from udabench.parts.thresholds import ClassConfidences, drop_unsure, quantile_thresholds
 
 CLASSES = 7
@@ -126,52 +123,6 @@ def test_memory_is_bounded():
     assert confidences._values is None
     assert sum(value.numel() for value in held) == 3 + 3 * 8
     assert confidences.counts.tolist() == [2000, 0, 0]
-
-
-class TwoRanks:
-    """Stands in for the functions of udabench.world between two threads."""
-
-    def __init__(self):
-        self.meeting = threading.Barrier(2, timeout=20)
-        self.given = {}
-
-    def gather_values(self, value):
-        self.given[threading.current_thread().name] = value
-        self.meeting.wait()
-        both = [self.given["0"], self.given["1"]]
-        self.meeting.wait()
-        return both
-
-    def total(self, tensor):
-        return sum(self.gather_values(tensor.clone()))
-
-
-@pytest.mark.parametrize(("exact", "kept"), [(1000, True), (450, False), (150, False)])
-def test_ranks_take_the_thresholds_of_all(exact, kept, monkeypatch):
-    """Of 500 pixels the ranks have 100 and 400: all kept, together too many, one of them too many by itself."""
-    label, confidence = pixels(5)
-    ranks = [gathered(label[part], confidence[part], exact=exact) for part in (slice(100), slice(100, None))]
-    world = TwoRanks()
-    monkeypatch.setattr(thresholds, "total", world.total)
-    monkeypatch.setattr(thresholds, "gather_values", world.gather_values)
-    threads = [threading.Thread(target=ranks[i].unite, name=str(i)) for i in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    found = [quantile_thresholds(one, 0.66, 0.9).numpy() for one in ranks]
-    assert np.array_equal(*found)
-    assert [one.exact for one in ranks] == [kept, kept]
-    difference = oracle(label, confidence, 0.66, 0.9) - found[0]
-    assert (difference == 0).all() if kept else ((difference >= 0) & (difference <= 2**-16 + 1e-7)).all()
-
-
-def test_alone_nothing_changes():
-    for exact in (1000, 100):
-        confidences = gathered(*pixels(6), exact=exact)
-        before = quantile_thresholds(confidences, 0.66)
-        confidences.unite()
-        assert torch.equal(quantile_thresholds(confidences, 0.66), before)
 
 
 def test_any_place_can_be_asked_for():

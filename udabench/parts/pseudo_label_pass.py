@@ -10,6 +10,7 @@ from udabench.labels import IGNORE
 from udabench.method import Panel, Probe, Samples, Scalar, Workspace
 from udabench.parts.losses import upsample
 from udabench.parts.thresholds import ClassConfidences, drop_unsure
+from udabench.world import meet
 
 Rule = Callable[[ClassConfidences], Tensor]
 """All confidences of the target -> a threshold for each class: C."""
@@ -62,17 +63,18 @@ class PseudoLabelPass:
         """The rule's thresholds, made or read. ``kept`` is filled with the predictions while they are few."""
         table = f"{self.artefact}-thresholds"
         stored = workspace.read_table(table)
+        # Of several processes each sees every image, and none writes the table before all have looked for it.
+        meet()
         if stored is not None:
             return stored["thresholds"]
         confidences = ClassConfidences(self.classes, self.exact)
-        for samples in workspace.images("target"):
+        for samples in workspace.images("target", share=True):
             label, confidence = self._claim(samples)
             confidences.add(label, confidence)
             if confidences.exact:
                 kept[samples.names[0]] = label.byte().cpu(), confidence.cpu()
             else:
                 kept.clear()
-        confidences.unite()
         thresholds = self.rule(confidences)
         workspace.write_table(table, {"thresholds": thresholds, "pixels": confidences.counts})
         return thresholds

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from udabench.labels import IGNORE
-from udabench.world import gather_values, total
 
 
 class ClassConfidences:
@@ -48,15 +47,6 @@ class ClassConfidences:
             if self.counts.sum() > self._limit:
                 self._bin()
 
-    def unite(self) -> None:
-        """Take in what all ranks have seen; each of them calls it, once, behind its last pixels."""
-        counts = total(self.counts)
-        if total(torch.tensor(int(not self.exact))) or counts.sum() > self._limit:
-            self._histogram = total(self._bin())
-        else:
-            self._values = [values for of_rank in gather_values(self._values) for values in of_rank or ()]
-        self.counts = counts
-
     def at(self, rank: Tensor) -> Tensor:
         """The value at a 0-based place in each class's ascending order: C int64 -> C float32.
 
@@ -66,14 +56,12 @@ class ClassConfidences:
         found = self._binned(place) if self._values is None else self._sorted(self._values, place)
         return found.masked_fill(self.counts == 0, 0)
 
-    def _bin(self) -> Tensor:
-        """From now on a histogram, C bins; what it is."""
-        if self._histogram is None:
-            self._histogram = torch.zeros(len(self.counts), self._bins, dtype=torch.int64)
+    def _bin(self) -> None:
+        """From now on a histogram."""
+        self._histogram = torch.zeros(len(self.counts), self._bins, dtype=torch.int64)
         kept, self._values = self._values or (), None
         for each in kept:
             self._fold(*each)
-        return self._histogram
 
     def _fold(self, label: Tensor, confidence: Tensor) -> None:
         assert self._histogram is not None
