@@ -13,11 +13,13 @@ from torch.nn import functional as F
 from udabench.errors import UsageError
 from udabench.labels import CITYSCAPES19, LabelSpace
 from udabench.parts.losses import upsample
+from udabench.world import gather
 from udabench_t2sda.config import T2SDAConfig
 from udabench_t2sda.pull import (
     class_masks,
     confidence_threshold,
     negative_candidates,
+    own_queries,
     place_negatives,
     place_queries,
     prototypes,
@@ -58,6 +60,11 @@ def view(features: Tensor, label: Tensor) -> View:
     return View(_flat(features), small.flatten().long())
 
 
+def whole(part: View) -> View:
+    """The whole batch's, in order, without gradient."""
+    return View(gather(part.features), gather(part.label))
+
+
 def target_view(features: Tensor, logits: Tensor) -> Target:
     """Flatten the teacher's features N D h w and claims; its logits N C h' w' are resized to the feature grid."""
     confidence, label = upsample(logits.float(), features.shape[-2:]).softmax(1).max(1)
@@ -80,39 +87,44 @@ def pull(
 ) -> Tensor:
     """L_pull of one batch, before lambda; float32 also under autocast.
 
+    Class counts, prototypes and negatives are of the whole batch; the losses are of this rank's queries.
+
     Args:
-        query: the student's projected features.
-        positive, source, target: the teacher's.
+        query: the student's projected features, of this rank's images.
+        positive, source, target: the teacher's, likewise.
         weigh: used classes (C bool) -> their weights (C).
         rng: CPU generator.
     """
     with torch.autocast(query.features.device.type, enabled=False):
+        positive, source = (whole(source),) * 2 if positive is source else (whole(positive), whole(source))
+        label = gather(query.label)
         counts = query_counts(
-            query.label, classes, config.queries, config.query_sampling, _draws(query, rng, classes * config.queries)
+            label, classes, config.queries, config.query_sampling, _draws(query, rng, classes * config.queries)
         )
         # Without a prototype there is nothing to be pulled to.
         counts = counts * class_masks(positive.label, classes).any(1)
-        queries = place_queries(query.label, counts, _draws(query, rng, *query_slots(classes, config.queries)))
+        queries = place_queries(label, counts, _draws(query, rng, *query_slots(classes, config.queries)))
         keys = prototypes(positive.features, positive.label, classes)
         negative, has_negative = None, None
         if config.alignment == "infonce":
             negative, has_negative = _negatives(config, classes, source, target, rng)
         return pull_loss(
-            query.features, queries, keys, negative, has_negative, weigh(counts > 0), config.temperature,
-            config.pull_reduction,
+            query.features, own_queries(queries, len(query.label)), keys, negative, has_negative, weigh(counts > 0),
+            config.temperature, config.pull_reduction,
         )  # fmt: skip
 
 
 def _negatives(
     config: T2SDAConfig, classes: int, source: View, target: Target | None, rng: Rng
 ) -> tuple[Tensor, Tensor]:
-    """Normalised negatives of each class, C m D, and whether there are any, C bool."""
+    """Normalised negatives of each class, C m D, and whether there are any, C bool. The source is the whole batch's."""
     features, label = source.features, source.label
     other, unreliable = label.new_zeros(0), label.new_zeros(0, dtype=torch.bool)
     if target is not None and config.negative_sampling != "source":
-        other = target.view.label
-        unreliable = target.confidence < confidence_threshold(target.confidence, config.unreliable)
-        features = torch.cat([features, target.view.features])
+        seen, confidence = whole(target.view), gather(target.confidence)
+        other = seen.label
+        unreliable = confidence < confidence_threshold(confidence, config.unreliable)
+        features = torch.cat([features, seen.features])
     masks = negative_candidates(label, other, unreliable, classes, config.ignored_negatives)
     uniform = _draws(source, rng, classes, config.negatives)
     index, has_negative = place_negatives(*masks, config.negative_sampling, uniform)

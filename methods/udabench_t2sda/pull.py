@@ -2,7 +2,8 @@
 
 Pixels are flat: P positions of a feature grid (all images of the batch), D channels, C classes. No function draws by
 itself: random positions come from uniform numbers that the caller passes. No function waits for the device, and no
-shape depends on the data.
+shape depends on the data. With several processes, positions are drawn over all images of the batch, and each process
+takes the losses of the queries that lie in its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from udabench.world import per_rank, rank, total, world_size
 
 QuerySampling = Literal["cbqs", "ceqs", "uniform"]
 NegativeSampling = Literal["denps", "pooled", "source"]
@@ -55,13 +58,13 @@ def query_counts(
     pixels = class_masks(label, classes).sum(1)
     if sampling == "ceqs":
         return (pixels > 0) * base
-    total = pixels.sum().clamp(min=1)
+    labelled = pixels.sum().clamp(min=1)
     if sampling == "cbqs":
         # In whole numbers: a float product such as 19.000000001 would add a query.
-        return (pixels * (classes * base) + total - 1) // total
+        return (pixels * (classes * base) + labelled - 1) // labelled
     if uniform is None:
         raise ValueError("uniform sampling of queries needs uniform numbers")
-    drawn = torch.searchsorted(pixels.cumsum(0), (uniform * total).long().clamp(max=total - 1), right=True)
+    drawn = torch.searchsorted(pixels.cumsum(0), (uniform * labelled).long().clamp(max=labelled - 1), right=True)
     counts = torch.zeros(classes + 1, dtype=torch.int64, device=label.device)
     # Without a labelled pixel every draw falls behind the last class and is dropped.
     return counts.index_add_(0, drawn, torch.ones_like(drawn))[:classes]
@@ -129,6 +132,14 @@ def place_queries(label: Tensor, counts: Tensor, uniform: Tensor) -> Queries:
     return Queries(position, row, valid)
 
 
+def own_queries(queries: Queries, positions: int) -> Queries:
+    """Of queries over the whole batch those on this rank's ``positions``, counted from their first; the others are not
+    valid."""
+    local = queries.position - rank() * positions
+    inside = (local >= 0) & (local < positions)
+    return queries._replace(position=torch.where(inside, local, 0), valid=queries.valid & inside)
+
+
 def place_negatives(
     source: Tensor, target: Tensor, sampling: NegativeSampling, uniform: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -180,13 +191,14 @@ def draw(mask: Tensor, row: Tensor, uniform: Tensor, rows: int | None = None) ->
 
 
 def mean_confidence(confidence: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Mean confidence of the pixels of each pseudo-label, and whether there are any: C float64, C bool (Eq 13)."""
+    """Mean confidence of the pixels of each pseudo-label in the whole batch, and whether there are any: C float64, C
+    bool (Eq 13)."""
     inside = label < classes
     slots = torch.where(inside, label, classes)
     zeros = torch.zeros(classes + 1, dtype=torch.float64, device=label.device)
     # Hundreds of thousands of values near 1: a sum in single precision would lose the digits that matter.
-    sums = zeros.index_add(0, slots, confidence.double())[:classes]
-    sizes = zeros.index_add(0, slots, torch.ones_like(confidence, dtype=torch.float64))[:classes]
+    sums = total(zeros.index_add(0, slots, confidence.double()))[:classes]
+    sizes = total(zeros.index_add(0, slots, torch.ones_like(confidence, dtype=torch.float64)))[:classes]
     return sums / sizes.clamp(min=1), sizes > 0
 
 
@@ -208,8 +220,8 @@ def class_weights(
     counted = used if absent == "max" else present & used
     doubt = torch.where(counted, 1 - torch.where(present, confidence, 0), 0).clamp(min=0)
     weight = torch.where(counted, (doubt / doubt.max().clamp(min=1e-6)) ** beta, 0)
-    total = weight.sum()
-    return torch.where(total > 0, weight / total.clamp(min=1e-12), equal_weights(used).to(weight))
+    summed = weight.sum()
+    return torch.where(summed > 0, weight / summed.clamp(min=1e-12), equal_weights(used).to(weight))
 
 
 def equal_weights(used: Tensor) -> Tensor:
@@ -264,7 +276,7 @@ def pull_loss(
 
     Args:
         features: P D, the student's, not normalised; the only input that gets a gradient.
-        queries: of :func:`place_queries`.
+        queries: of :func:`place_queries`, those of this rank (:func:`own_queries`).
         positive: C D, of :func:`prototypes`.
         negative: C m D, normalised; None: the squared distance instead of InfoNCE.
         has_negative: C bool.
@@ -273,7 +285,7 @@ def pull_loss(
             their sum, as Eq 3 is printed.
 
     Returns:
-        Scalar; 0 without queries.
+        Scalar, whose mean over the ranks is the batch's; 0 without queries.
     """
     groups, width = queries.position.shape
     query = F.normalize(features.index_select(0, queries.position.flatten()), dim=1).view(groups, width, -1)
@@ -284,6 +296,6 @@ def pull_loss(
         losses = info_nce(query, keys, negative[queries.row], temperature, has_negative[queries.row])
     sums = losses.new_zeros(len(weights)).index_add(0, queries.row, torch.where(queries.valid, losses, 0).sum(1))
     if reduction == "literal":
-        return (weights.to(sums) * sums).sum() / len(weights)
+        return world_size() * (weights.to(sums) * sums).sum() / len(weights)
     counts = torch.zeros_like(sums).index_add(0, queries.row, queries.valid.sum(1).to(sums))
-    return (weights.to(sums) * sums / counts.clamp(min=1)).sum()
+    return (weights.to(sums) * sums / per_rank(counts)).sum()

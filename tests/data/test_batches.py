@@ -12,13 +12,13 @@ from torch import Tensor
 
 from udabench.config import DataConfig
 from udabench.data import batches
-from udabench.data.batches import BatchFunction, to_device, whole_sample
+from udabench.data.batches import BatchFunction, stack, to_device, whole_sample
 from udabench.data.build import Builder
 from udabench.data.crop import Place, draw_place
 from udabench.data.randomness import rng_at
 from udabench.data.resize import Resized
 from udabench.data.sampler import Draw
-from udabench.errors import DataError
+from udabench.errors import DataError, UsageError
 from udabench.labels import CITYSCAPES19
 from udabench.method import Batch, Samples, Stage
 from udabench.size import Size
@@ -135,15 +135,29 @@ def test_batches_depend_on_seed_stage_and_iteration_and_on_no_order(coordinates)
     assert not same(forward[0], other_seed.stage(Stage("train", 10, lambda *_: iter(()), {}))(0))
 
 
-def test_processes_that_train_together_share_an_epoch(coordinates) -> None:
-    config = DataConfig(crop="32x24", source_batch=1, target_batch=1)
+def test_processes_that_train_together_share_the_batches_of_one(coordinates) -> None:
+    config = DataConfig(crop="32x24", source_batch=4, target_batch=2)
     stage = Stage("train", 10, lambda *_: iter(()), {})
-    ranks = [
-        Builder(0, config, CITYSCAPES19, coordinates(count=6), coordinates(), rank=rank, world=2).stage(stage)
-        for rank in range(2)
-    ]
-    names = [function(i).source.names[0] for function in ranks for i in range(3)]
-    assert sorted(names) == [f"sample{i}" for i in range(6)]
+
+    def function(rank: int, world: int) -> BatchFunction:
+        return Builder(0, config, CITYSCAPES19, coordinates(count=6), coordinates(), rank=rank, world=world).stage(
+            stage
+        )
+
+    alone, ranks = function(0, 1), [function(0, 2), function(1, 2)]
+    assert (alone.images, ranks[0].images) == (6, 3)
+    for iteration in range(4):
+        parts = [share(iteration) for share in ranks]
+        joined = Batch(*(stack(list(halves)) for halves in zip(*parts, strict=True)))
+        assert same(joined, alone(iteration))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(coordinates) -> None:
+    config = DataConfig(crop="32x24", source_batch=2, target_batch=3)
+    builder = Builder(0, config, CITYSCAPES19, coordinates(), coordinates(), rank=1, world=2)
+    with pytest.raises(UsageError, match=r"data\.target_batch = 3 does not divide by the 2 processes"):
+        builder.stage(Stage("train", 10, lambda *_: iter(()), {}))
+    builder.stage(Stage("train", 10, lambda *_: iter(()), {}, domains=("source",)))
 
 
 def test_crops_without_variety_are_drawn_again(make_gta5) -> None:
@@ -168,7 +182,7 @@ def test_crops_for_a_rare_class_show_it(make_gta5, tmp_path) -> None:
         half = Builder(0, config, CITYSCAPES19, make_gta5(), None).stage(stage).source
         assert half is not None
         rarest = half.sampler.classes[int(np.argmax(half.sampler.chances))]
-        labels = torch.cat([half.samples(0, "train", 2 * i).label for i in range(40)])
+        labels = torch.cat([half.samples(0, "train", range(2 * i, 2 * i + 2)).label for i in range(40)])
         return float(((labels == rarest).sum((1, 2)) > 100).float().mean())
 
     assert shown(0.5) > shown(0.0) + 0.1

@@ -9,6 +9,7 @@ from torch import Generator as Rng
 from torch import Tensor
 
 from udabench.labels import IGNORE
+from udabench.world import own, total, world_size
 
 Scope = Literal["image", "batch"]
 
@@ -29,8 +30,8 @@ def class_mask(label: Tensor, rng: Rng, scope: Scope = "image") -> Tensor:
     present = torch.zeros(len(label), IGNORE + 1, dtype=torch.bool, device=label.device)
     present.scatter_(1, values, True)
     if scope == "batch":
-        present = present.any(0, keepdim=True).expand_as(present)
-    keys = torch.rand(len(label), IGNORE + 1, generator=rng).to(label.device)
+        present = (total(present.sum(0, keepdim=True)) > 0).expand_as(present)
+    keys = own(torch.rand(len(label) * world_size(), IGNORE + 1, generator=rng)).to(label.device)
     # Ranks of random keys are a random order; values that are absent come last.
     ranks = keys.masked_fill(~present, 2.0).argsort(1).argsort(1)
     chosen = ranks < (present.sum(1, keepdim=True) + 1) // 2

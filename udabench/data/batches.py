@@ -40,7 +40,7 @@ class DomainBatches:
         images: the data at its resized size; an unlabelled view where labels are not permitted.
         lookup: data set's label ids -> task classes; None: no label is read.
         sampler: which sample stands where.
-        batch: samples a batch on this process.
+        batch: samples a batch, of all processes together.
         crop: size of ``Samples.image``.
         context: size of ``Samples.context``.
         flip: chance of mirroring.
@@ -62,9 +62,9 @@ class DomainBatches:
     min_wanted: float = 0.0
     layers: Mapping[str, LayerReader] = field(default_factory=dict)
 
-    def samples(self, seed: int, stage: str, position: int) -> Samples:
-        """``batch`` samples, the first at ``position`` of the stream."""
-        return stack([self._sample(seed, stage, position + slot) for slot in range(self.batch)])
+    def samples(self, seed: int, stage: str, positions: range) -> Samples:
+        """The samples at these positions of the stream."""
+        return stack([self._sample(seed, stage, position) for position in positions])
 
     def _sample(self, seed: int, stage: str, position: int) -> Samples:
         rng = rng_at(seed, stage, self.domain, position)
@@ -131,8 +131,8 @@ def _context(image: Pixels, place: Place, mirror: bool) -> Context:
 class BatchFunction:
     """Iteration -> batch, on the wire's types. Picklable; holds no label of a domain without permission.
 
-    ``iteration`` counts batches: with gradient accumulation, micro-batches. Each of ``world`` processes gets the
-    batches of its own ``rank``.
+    ``iteration`` counts batches: with gradient accumulation, micro-batches. Each of ``world`` processes gets its share
+    of every batch, in order of their ``rank``: joined they are the batch of one process.
     """
 
     seed: int
@@ -149,12 +149,14 @@ class BatchFunction:
     def _half(self, half: DomainBatches | None, iteration: int) -> Samples | None:
         if half is None:
             return None
-        return half.samples(self.seed, self.stage, (iteration * self.world + self.rank) * half.batch)
+        share = half.batch // self.world
+        first = iteration * half.batch + self.rank * share
+        return half.samples(self.seed, self.stage, range(first, first + share))
 
     @property
     def images(self) -> int:
-        """Images in a batch, both domains."""
-        return sum(half.batch for half in (self.source, self.target) if half is not None)
+        """Images in this process's share of a batch, both domains."""
+        return sum(half.batch // self.world for half in (self.source, self.target) if half is not None)
 
 
 def whole_sample(images: Resized, name: str) -> Samples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from udabench.config import DataConfig
@@ -65,7 +65,8 @@ class Builder:
             layers: a reader for each of ``stage.layers``, of the version that is valid now.
 
         Raises:
-            UsageError: a crop that does not fit, unequal batches with the paired sampler.
+            UsageError: a crop that does not fit, a batch that the processes cannot share, unequal batches with the
+                paired sampler.
             DataError: a labelled sample without a label, empty class statistics.
         """
         halves = {domain: self._half(domain, stage, layers or {}) for domain in stage.domains}
@@ -76,6 +77,7 @@ class Builder:
     def _half(self, domain: Domain, stage: Stage, layers: Mapping[str, LayerReader]) -> DomainBatches:
         config, images = self.config, self.images(domain)
         check_fit(domain, images.size, config.crop, stage.context)
+        check_shares([domain], config, self.world)
         labelled = self._labelled(domain)
         if labelled:
             check_labels(self._dataset(domain))
@@ -149,6 +151,17 @@ def check_fit(domain: str, size: Size, crop: Size, context: Size | None) -> None
     for what, inner, where, outer, advice in steps:
         if inner.height > outer.height or inner.width > outer.width:
             raise UsageError(f"{what} {inner} does not fit {where} {outer}. {advice}")
+
+
+def check_shares(domains: Sequence[Domain], config: DataConfig, world: int) -> None:
+    """Raises UsageError when ``world`` processes cannot have equal parts of a batch."""
+    for domain in domains:
+        batch = config.source_batch if domain == "source" else config.target_batch
+        if batch % world:
+            raise UsageError(
+                f"data.{domain}_batch = {batch} does not divide by the {world} processes that train together. Each "
+                f"takes as many images: use a multiple of {world}, or another --nproc-per-node."
+            )
 
 
 def check_labels(dataset: Dataset) -> None:

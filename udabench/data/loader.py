@@ -111,5 +111,6 @@ class _Items(Dataset[Batch | _Failure]):
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the whole group of processes; the main one decides when its workers end."""
+    """Ctrl-C and torchrun's SIGTERM reach the whole group; the main process decides when its workers end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

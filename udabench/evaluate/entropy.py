@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -45,6 +46,13 @@ class EntropyProbe:
     def result(self) -> EntropyResult:
         """The means over images."""
         return EntropyResult(_mean(self.correct), _mean(self.incorrect), len(self.correct), len(self.incorrect))
+
+
+def joined(probes: Sequence[EntropyProbe]) -> EntropyProbe:
+    """The images of all of them. Means do not depend on the order."""
+    return EntropyProbe(
+        [value for probe in probes for value in probe.correct], [value for probe in probes for value in probe.incorrect]
+    )
 
 
 def _mean(values: list[float]) -> float:

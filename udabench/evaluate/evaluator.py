@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -22,14 +23,16 @@ from udabench.data.resize import resize_image
 from udabench.data.whole import whole_images
 from udabench.dataset import Dataset, Pixels
 from udabench.evaluate.confusion import confusion_matrix
-from udabench.evaluate.entropy import EntropyProbe, EntropyResult
+from udabench.evaluate.entropy import EntropyProbe, EntropyResult, joined
 from udabench.evaluate.inference import Predictor, infer
 from udabench.evaluate.metrics import Matrix, Values, iou, mean_ious
 from udabench.evaluate.prediction import predict_entropy, predict_labels
+from udabench.evaluate.selection import RULES, Rule, criteria
 from udabench.labels import IGNORE, LabelSpace
 from udabench.method import Samples
 from udabench.size import Size
 from udabench.task import Protocol, Task, protocol_of
+from udabench.world import gather_values, rank, world_size
 
 Precision = Literal["float32", "bfloat16", "float16"]
 READERS = 2
@@ -46,6 +49,7 @@ class Evaluation:
         iou: C, over the whole set; NaN for an empty union.
         means: metric name -> mean over the classes it evaluates; the first is the headline.
         seconds: wall time.
+        unlabelled: rule of selection without labels -> what it looks at, the mean over the images.
         entropy: what the probe found, if it was asked for.
         protocol: what the numbers may be compared under.
     """
@@ -57,6 +61,7 @@ class Evaluation:
     seconds: float
     entropy: EntropyResult | None
     protocol: Protocol
+    unlabelled: Mapping[Rule, float] = field(default_factory=dict)
 
     @property
     def headline(self) -> float:
@@ -87,7 +92,7 @@ def evaluate(
     precision: Precision = "float32",
     present: Sequence[int] | None = None,
 ) -> Evaluation:
-    """Score ``predictor`` on a labelled split.
+    """Score ``predictor`` on a labelled split. Several processes share the images; each gets the whole result.
 
     Networks are left in the mode that the caller put them in, and no random number is drawn.
 
@@ -109,17 +114,21 @@ def evaluate(
     chosen = limited(dataset, config.limit)
     referee = _Referee(config, len(task.classes), present if config.restrict_to_source else None, probe)
     size = config.size or usual_size
-    total = len(chosen)
+    total, together = len(chosen), world_size()
+    # Images that go through the network together do so with any number of processes: the results are the same.
+    lots = [chosen.names[first : first + config.batch] for first in range(0, total, config.batch)]
     with torch.inference_mode():
-        for cases in _batches(chosen, task.classes, size, config.batch):
+        for cases in _batches(chosen, lots[rank() :: together], task.classes, size, config.batch):
             samples = samples_to_device(_samples(cases), device)
             with torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32"):
                 logits = infer(predictor, look(samples), config)
             for index, case in enumerate(cases):
                 referee.judge(logits[:, index : index + 1], case.label)
                 if progress is not None:
-                    progress(len(referee.matrices), total)
-    matrices = np.stack(referee.matrices)
+                    progress(min(len(referee.matrices) * together, total), total)
+    parts = [iter(part) for part in gather_values(referee.matrices)]
+    matrices = np.stack([next(parts[number % together]) for number, lot in enumerate(lots) for _ in lot])
+    unlabelled = [values for part in gather_values(referee.unlabelled) for values in part]
     values = iou(matrices.sum(0))
     return Evaluation(
         names=chosen.names,
@@ -127,8 +136,9 @@ def evaluate(
         iou=values,
         means=mean_ious(values, task.evaluated),
         seconds=time.perf_counter() - started,
-        entropy=None if referee.entropy is None else referee.entropy.result(),
+        entropy=None if referee.entropy is None else joined(gather_values(referee.entropy)).result(),
         protocol=protocol_of(task, chosen, config),
+        unlabelled={rule: math.fsum(of[rule] for of in unlabelled) / total for rule in RULES},
     )
 
 
@@ -143,11 +153,13 @@ class _Referee:
         self.allowed = allowed
         self.entropy = EntropyProbe() if probe == "entropy" else None
         self.matrices: list[Matrix] = []
+        self.unlabelled: list[Mapping[Rule, float]] = []
 
     def judge(self, logits: Tensor, label: Pixels) -> None:
         """``logits`` V 1 C h w of one image, its label H W."""
         if logits.shape[2] != self.classes:
             raise ValueError(f"the predictor gave {logits.shape[2]} classes; the task has {self.classes}")
+        self.unlabelled.append(criteria(logits[:, 0]))
         truth = torch.from_numpy(label).to(logits.device)
         size = Size(*label.shape)
         prediction = predict_labels(logits, size, self.align_corners, self.allowed)[0]
@@ -172,8 +184,10 @@ def present_classes(source: type[Dataset], classes: LabelSpace) -> tuple[int, ..
     return tuple(sorted({int(lookup[i]) for i in native} - {IGNORE}))
 
 
-def _batches(dataset: Dataset, classes: LabelSpace, size: Size, batch: int) -> Iterator[list[_Case]]:
-    """Images in order, decoded ahead."""
+def _batches(
+    dataset: Dataset, lots: Sequence[Sequence[str]], classes: LabelSpace, size: Size, batch: int
+) -> Iterator[list[_Case]]:
+    """The named images, ``batch`` together (the last lot may be smaller), decoded ahead."""
     lookup = classes.lookup(dataset.label_space)
 
     def read(name: str) -> _Case:
@@ -182,7 +196,7 @@ def _batches(dataset: Dataset, classes: LabelSpace, size: Size, batch: int) -> I
         return _Case(name, resize_image(image, size), lookup[label])
 
     waiting: list[_Case] = []
-    for case in ahead(read, dataset.names):
+    for case in ahead(read, [name for lot in lots for name in lot]):
         waiting.append(case)
         if len(waiting) == batch:
             yield waiting

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from udabench.errors import UsageError
 from udabench.labels import LabelSpace
+from udabench.world import per_rank
 
 THINGS = (
     "traffic light", "traffic sign", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -41,11 +42,11 @@ def thing_mask(label: Tensor, things: tuple[int, ...], size: tuple[int, int], ma
 
 
 def feature_distance(student: Tensor, frozen: Tensor, mask: Tensor) -> Tensor:
-    """Mean Euclidean distance (over channels) in the masked cells; 0 where the mask is empty.
+    """Mean Euclidean distance (over channels) in the masked cells of the whole batch; 0 where the mask is empty.
 
     Args:
         student, frozen: N D h w.
         mask: N h w bool.
     """
     distance: Tensor = torch.linalg.vector_norm(student.float() - frozen.float(), dim=1)
-    return (distance * mask).sum() / mask.sum().clamp(min=1)
+    return (distance * mask).sum() / per_rank(mask.sum())

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from udabench.errors import PluginError
 from udabench.labels import IGNORE
 from udabench.network import Output
+from udabench.world import per_rank
 
 Reduction = Literal["valid", "all"]
 
@@ -23,8 +24,8 @@ def segmentation_loss(
         output: logits of any resolution; they are upsampled bilinearly to the label's size.
         label: N H W int64 at the size of the network's input, 255 is ignored.
         weight: N H W, factor of each pixel's loss.
-        reduction: divide by the labelled pixels (``valid``), or by all pixels, the ignored ones included (``all``:
-            mmseg 0.16, hence DAFormer, HRDA and MIC).
+        reduction: divide by the labelled pixels of the whole batch (``valid``), or by all pixels, the ignored ones
+            included (``all``: mmseg 0.16, hence DAFormer, HRDA and MIC).
 
     Returns:
         Scalar; 0 where no pixel is labelled.
@@ -54,7 +55,7 @@ def cross_entropy(
         loss = loss * weight
     if reduction == "all":
         return loss.mean()
-    return loss.sum() / (label != IGNORE).sum().clamp(min=1)
+    return loss.sum() / per_rank((label != IGNORE).sum())
 
 
 def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:
