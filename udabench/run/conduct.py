@@ -17,8 +17,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from udabench.config import EngineConfig
 from udabench.data.batches import whole_sample
-from udabench.data.build import Builder
+from udabench.data.build import Builder, check_shares
 from udabench.data.loader import auto_workers, stream
 from udabench.data.locate import open_dataset
 from udabench.data.store import PreparedDataset
@@ -40,6 +41,7 @@ from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
 from udabench.translate.build import check_names
+from udabench.world import in_turn, leads, local_size, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ def open_plan(plan: Plan) -> Opened:
     """Open and build everything of a plan; write nothing. Raises UserError."""
     config = plan.config
     device = choose_device(config.engine.device)
-    if config.engine.precision == "float16" and device.type == "cpu":
-        raise UsageError("float16 needs a GPU; on the CPU use --precision float32 or bfloat16.")
+    _check_device(config.engine, device)
 
     def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
         return open_dataset(plan.registry, name, split, config.data.roots, options)
 
     declared = _declared(plan)
     stages = read_stages(declared, config)
+    check_shares(domains_of(stages), config.data, world_size())
     training: dict[Domain, Dataset] = {}
     for domain in domains_of(stages):
         source = domain == "source"
@@ -96,15 +98,31 @@ def open_plan(plan: Plan) -> Opened:
     if "source" in training:
         check_names(declared, training["source"].names)
     seed_everything(config.seed, "initial weights")
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
-    classes, labels = plan.task.classes, method.target_labels
-    builder = Builder(config.seed, config.data, classes, training.get("source"), training.get("target"), labels)
-    for stage in stages:
-        if stage.iterations and not stage.layers:
-            builder.stage(stage)
+    with in_turn():
+        method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+        builder = Builder(
+            config.seed, config.data, plan.task.classes, training.get("source"), training.get("target"),
+            method.target_labels, rank=rank(), world=world_size(),
+        )  # fmt: skip
+        for stage in stages:
+            if stage.iterations and not stage.layers:
+                builder.stage(stage)
     lossy = any(isinstance(stored := builder.stored(domain), PreparedDataset) and stored.lossy for domain in training)
     lists = {str(domain): opened.digest() for domain, opened in training.items()}
     return Opened(plan, method, device, limited(val, config.evaluate.limit), training, builder, lists, lossy)
+
+
+def _check_device(engine: EngineConfig, device: torch.device) -> None:
+    """Raises UsageError where the device cannot do what is asked."""
+    if device.type == "cuda":
+        return
+    if engine.precision == "float16":
+        raise UsageError("float16 needs a GPU; on the CPU use --precision float32 or bfloat16.")
+    if engine.sync_norms and world_size() > 1:
+        raise UsageError(
+            "engine.sync_norms joins batch norms over GPUs, and this run is on the CPU. Set engine.sync_norms=false: "
+            "each process then normalises by its own share of the batch."
+        )
 
 
 def _declared(plan: Plan) -> Method:
@@ -112,6 +130,7 @@ def _declared(plan: Plan) -> Method:
     bare = plan.config.model_copy(update={"network": plan.config.network.model_copy(update={"weights": "none"})})
     method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
     check_crop(method, bare)
+    chosen_predictors(method, bare)
     return method
 
 
@@ -130,7 +149,6 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     folder = RunFolder(runs / plan.folder_name)
     check_free(folder)
     opened = open_plan(plan)
-    chosen_predictors(method, bare)
     with folder.lock():
         check_free(folder)
         folder.update_run(**describe(plan))
@@ -138,7 +156,9 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
 
 
 def check_free(folder: RunFolder) -> None:
-    """Raises UsageError when a run is there already."""
+    """Raises UsageError when a run is there already. Rank 0 looks for all: soon it is there itself."""
+    if not leads():
+        return
     if folder.record.is_file():
         raise UsageError(
             f"{folder.path} holds the finished run of this configuration and seed. Look at it with 'udabench show', "
@@ -173,6 +193,8 @@ def resume_run(path: Path, plugins: Sequence[Path] = (), device: str | None = No
     plan = stored_plan(folder, plugins)
     if folder.record.is_file():
         return Outcome(path, read_record(path))
+    if folder.status == "imported":
+        raise UsageError(f"{path} holds imported weights: no training to go on with. Try: udabench evaluate {path}")
     if device is not None:
         engine = plan.config.engine.model_copy(update={"device": device})
         config = plan.config.model_copy(update={"engine": engine})
@@ -193,8 +215,6 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         plan.config,
         plan.task,
         folder,
-    if folder.status == "imported":
-        raise UsageError(f"{path} holds imported weights: no training to go on with. Try: udabench evaluate {path}")
         open_batches(opened, folder),
         opened.device,
         open_images=open_images(opened.builder),
@@ -221,7 +241,8 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     )
     record = write_outcome(plan, folder.path, folder.path.name, opened.method, opened.device, scores)
     folder.update_run(status="finished")
-    plan.registry.events.hook.run_finished(folder=str(folder.path), record=record.model_dump(mode="json"))
+    if leads():
+        plan.registry.events.hook.run_finished(folder=str(folder.path), record=record.model_dump(mode="json"))
     return Outcome(folder.path, record)
 
 
@@ -231,7 +252,7 @@ def open_batches(opened: Opened, folder: RunFolder) -> Callable[[Stage, int, int
 
     def opener(stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
         function = opened.builder.stage(stage, artefacts.readers(stage, version) if stage.layers else None)
-        workers = auto_workers(opened.plan.config.data.workers, function)
+        workers = auto_workers(opened.plan.config.data.workers, function, local_size())
         return stream(function, start, stop, workers, pin=opened.device.type == "cuda")
 
     return opener
@@ -260,6 +281,7 @@ class Scores:
     collapse: Sequence[str] = ()
     resumed: int = 0
     lossy_store: bool = False
+    imported: str | None = None
 
 
 def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: float) -> Cost:
@@ -281,7 +303,6 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
     chosen = plan.config.network
     parameters = sum(p.numel() for p in network.parameters())
     record, matrices = make_record(
-    imported: str | None = None
         run=name,
         task=plan.task,
         resolved=plan.resolved,
@@ -296,14 +317,17 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
         lossy_store=scores.lossy_store,
         collapse=scores.collapse,
         resumed=scores.resumed,
+        imported=scores.imported,
     )
-    write_record(folder, record, matrices)
+    if leads():
+        write_record(folder, record, matrices)
     return record
 
 
 def device_name(device: torch.device) -> str:
-    """``cuda (NVIDIA ...)`` or ``cpu``."""
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    """``cuda (NVIDIA ...)`` or ``cpu``, with the number of processes where there are several."""
+    name = f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+    return name if world_size() == 1 else f"{world_size()} x {name}"
 
 
 @contextmanager
@@ -317,5 +341,4 @@ def evaluation_progress() -> Iterator[Callable[[str], Callable[[int, int], None]
             task = bars.add_task(name, total=None)
             return lambda done, total: bars.update(task, completed=done, total=total)
 
-        imported=scores.imported,
         yield bar
