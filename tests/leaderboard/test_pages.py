@@ -284,3 +284,22 @@ def test_markdown_is_escaped() -> None:
 def test_rows_fit_their_columns() -> None:
     with pytest.raises(ValueError, match="another number of cells"):
         Table("t", (Column("a"),), (Line(("1", "2")),))
+
+
+def test_rows_of_one_name_say_what_they_differ_in() -> None:
+    """Of the values that make an experiment: the device and how often it logs do not."""
+    values = [{}, {"optim.lr": 0.5, "engine.log_every": 7}, {"optim.lr": 0.25, "data.flip": 0.0}]
+    same = [made.experiment(values=value)[0] for value in values]
+    other = made.experiment("dacs", values={"optim.power": 3.0})[0]
+    told = {row.setting("optim.lr"): row.variant for row in group([*same, other]) if row.method == "t2sda"}
+    assert told == {6e-5: "flip=0.5, lr=6e-05", 0.5: "flip=0.5, lr=0.5", 0.25: "flip=0.0, lr=0.25"}
+    assert [row.variant for row in group([*same, other]) if row.method == "dacs"] == [""]
+    (table,) = summary([*same, other])
+    assert {line.cells[1] for line in table.lines} == {"–", *told.values()}
+
+
+def test_a_long_difference_is_cut() -> None:
+    many = {"optim.lr": 0.5, "optim.power": 2.0, "optim.momentum": 0.5, "data.flip": 0.0, "iterations": 7}
+    records = [made.experiment()[0], made.experiment(values=many)[0]]
+    assert {row.variant.count("=") for row in group(records)} == {4}
+    assert all(row.variant.endswith(", ...") for row in group(records))

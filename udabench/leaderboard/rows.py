@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
+from udabench.config import RunConfig, extra_of
 from udabench.errors import RecordError
 from udabench.leaderboard.statistics import Spread, paired_difference
 from udabench.results import Record, Score
 
 BASELINE = "source_only"
+TOLD = 4
+"""Values that are named of a row that shares its name with others; the settings' table has all."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +25,12 @@ class Row:
     Attributes:
         records: by seed.
         key: ``<predictor>.<checkpoint>`` of the score that is shown.
+        variant: what it does otherwise than the rows of the same method, preset and network: ``alignment=none``.
     """
 
     records: tuple[Record, ...]
     key: str
+    variant: str = ""
 
     @property
     def first(self) -> Record:
@@ -75,7 +80,7 @@ class Row:
 
     def with_score(self, key: str) -> Row:
         """The same runs, another score."""
-        return Row(self.records, key)
+        return replace(self, key=key)
 
 
 def group(records: Iterable[Record]) -> list[Row]:
@@ -88,7 +93,20 @@ def group(records: Iterable[Record]) -> list[Row]:
     for record in records:
         groups.setdefault((record.config_hash, record.headline.key), []).append(record)
     rows = [Row(_by_seed(members), key) for (_, key), members in groups.items()]
-    return sorted(rows, key=_rank)
+    return sorted(_told_apart(rows), key=_rank)
+
+
+def _told_apart(rows: Iterable[Row]) -> Iterator[Row]:
+    names: dict[tuple[str, str | None, str], list[Row]] = {}
+    for row in rows:
+        names.setdefault((row.method, row.first.preset, row.first.network.name), []).append(row)
+    unhashed = {key for key, _, field in RunConfig().leaves() if not extra_of(field, "hashed", True)}
+    for same in names.values():
+        keys = [key for key in same[0].first.config if len({repr(row.setting(key)) for row in same}) > 1]
+        told = [key for key in keys if key not in unhashed]
+        for row in same:
+            parts = [f"{key.rpartition('.')[2]}={row.setting(key)}" for key in told[:TOLD]]
+            yield replace(row, variant=", ".join(parts + ["..."] * (len(told) > TOLD)))
 
 
 def _by_seed(records: list[Record]) -> tuple[Record, ...]:

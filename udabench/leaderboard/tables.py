@@ -138,7 +138,8 @@ def others(rows: Sequence[Row]) -> Table:
 
 def _name(row: Row) -> tuple[str, str, str]:
     mark = " (target labels)" if row.first.flags.target_labels else ""
-    return row.method + mark, row.first.preset or NONE, row.first.network.name
+    preset = row.first.preset or (NONE if not row.variant else "")
+    return row.method + mark, ", ".join(part for part in (preset, row.variant) if part), row.first.network.name
 
 
 def _notes(row: Row) -> tuple[str, ...]:
