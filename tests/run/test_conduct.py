@@ -146,7 +146,9 @@ def test_the_last_checkpoint_competes_for_the_best(
     plan = subject("source_only", tmp_path).plan
     scorer = Scorer(plan, open_plan(plan).val, torch.device("cpu"), tmp_path)
     monkeypatch.setattr(Scorer, "score", lambda *arguments: scored(plan, 0.5))
-    monkeypatch.setattr(Scorer, "_best", lambda self: Scored(scored(plan, earlier), "student", "best", 1))
+    entry = {"iteration": 1, "predictor": "student", "values": {plan.task.headline: earlier}}
+    monkeypatch.setattr(Scorer, "_kept", lambda self: [entry])
+    monkeypatch.setattr(Scorer, "_read", lambda self, _, rule: Scored(scored(plan, earlier), "student", rule, 1))
     found = scorer.final(open_plan(plan).method, lambda name: lambda done, total: None, 2)
     assert [one.checkpoint for one in found] == kept
 

@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from udabench.results.environment import revision, versions
 from udabench.results.matrices import Matrices
-from udabench.results.record import Cost, Entropy, Flags, NetworkInfo, Record, Score, TaskInfo
+from udabench.results.record import Checkpoint, Cost, Entropy, Flags, NetworkInfo, Record, Score, TaskInfo
 from udabench.task import Task
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Scored:
 
     evaluation: Evaluation
     predictor: str
-    checkpoint: Literal["last", "best"]
+    checkpoint: Checkpoint
     iteration: int
 
 
@@ -71,6 +71,7 @@ def make_record(
         translated_input=translated_input,
         lossy_store=lossy_store,
         oracle_selection=any(score.oracle_selection for score in scores),
+        unlabelled_selection=any(score.unlabelled_selection for score in scores),
         collapse=tuple(collapse),
         limited=config.evaluate.limit,
         training_images=_trained_on(config, lists),
@@ -129,6 +130,7 @@ def _score(scored: Scored, task: Task) -> Score:
         iou=dict(zip(task.classes.names, evaluation.iou.tolist(), strict=True)),
         means=evaluation.means,
         entropy=None if entropy is None else Entropy(**asdict(entropy)),
+        unlabelled=dict(evaluation.unlabelled),
     )
 
 

@@ -26,6 +26,9 @@ FILE_NAME = r"^[A-Za-z0-9_+=-][A-Za-z0-9_.+=-]*$"
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=200)]
 """A name that can be a file's and leads nowhere else."""
 
+Checkpoint = Literal["last", "best", "entropy", "snd"]
+"""By which rule a checkpoint was chosen."""
+
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -102,18 +105,21 @@ class Score(Part):
 
     Attributes:
         predictor: ``student`` or ``teacher``.
-        checkpoint: ``last``, or ``best``: selected on the evaluation set's own labels.
+        checkpoint: ``last``, ``best``: selected on the evaluation set's own labels, or selected on its images alone:
+            ``entropy`` and ``snd``, see :mod:`udabench.evaluate.selection`.
         iteration: of the checkpoint.
         iou: class name -> IoU over the whole set; NaN for a class without a pixel in truth and prediction.
         means: metric name -> mean IoU over the classes that it evaluates.
+        unlabelled: what the rules without labels look at.
     """
 
     predictor: str
-    checkpoint: Literal["last", "best"]
+    checkpoint: Checkpoint
     iteration: int
     iou: dict[str, Share]
     means: dict[str, Share]
     entropy: Entropy | None = None
+    unlabelled: dict[str, Share] = {}
 
     @property
     def key(self) -> str:
@@ -124,6 +130,11 @@ class Score(Part):
     def oracle_selection(self) -> bool:
         """Whether the evaluation set's labels chose the checkpoint."""
         return self.checkpoint == "best"
+
+    @property
+    def unlabelled_selection(self) -> bool:
+        """Whether the evaluation set's images chose the checkpoint, without their labels."""
+        return self.checkpoint in ("entropy", "snd")
 
 
 class Cost(Part):
@@ -163,6 +174,7 @@ class Flags(Part):
         translated_input: the method transforms images before it is evaluated on them.
         lossy_store: training images came from a prepared store that had changed their pixels (JPEG).
         oracle_selection: some score belongs to a checkpoint chosen on the evaluation set.
+        unlabelled_selection: likewise, on its images without their labels.
         collapse: what the watchdog saw.
         limited: only so many images were evaluated.
         training_images: the images that were evaluated are those that were trained on.
@@ -175,6 +187,7 @@ class Flags(Part):
     translated_input: bool = False
     lossy_store: bool = False
     oracle_selection: bool = False
+    unlabelled_selection: bool = False
     collapse: tuple[str, ...] = ()
     limited: int | None = None
     training_images: bool = False
@@ -198,6 +211,11 @@ class Flags(Part):
             said.append("evaluated on the images that it was trained on")
         if self.oracle_selection:
             said.append("the best checkpoint was selected on the evaluation set's labels")
+        if self.unlabelled_selection:
+            said.append(
+                "the checkpoints entropy and snd were selected on the evaluation images without labels (which domain "
+                "generalisation in the strict sense does not have)"
+            )
         said += [f"collapse: {text}" for text in self.collapse]
         if self.resumed:
             said.append(f"resumed {self.resumed} time{'s' if self.resumed > 1 else ''}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,16 +20,20 @@ from udabench.errors import unknown
 from udabench.evaluate.evaluator import Evaluation, evaluate, present_classes
 from udabench.evaluate.inference import Predictor
 from udabench.evaluate.metrics import iou, mean_ious
+from udabench.evaluate.selection import RULES, choose
 from udabench.method import Method, Samples
 from udabench.results import Matrices, Scored
+from udabench.results.record import Checkpoint
 from udabench.run.evaluated import usual_size
 from udabench.run.plan import Plan
 from udabench.task import protocol_of
+from udabench.world import leads
 
 FOLDER = "evaluations"
+Kept = Mapping[str, Any]
+"""An evaluation during the training, as its file holds it: ``iteration``, ``predictor``, ``values``, ``unlabelled``."""
 
 
-@dataclass(frozen=True)
 def chosen_predictors(method: Method, config: RunConfig) -> Mapping[str, Predictor]:
     """The method's predictors that ``evaluate.predictors`` names, the paper's choice first. Raises UsageError."""
     known, wanted = method.predictors(), config.evaluate.predictors
@@ -38,6 +43,7 @@ def chosen_predictors(method: Method, config: RunConfig) -> Mapping[str, Predict
     return {name: predictor for name, predictor in known.items() if not wanted or name in wanted}
 
 
+@dataclass(frozen=True)
 class Scorer:
     """Scores a plan's method on its evaluation split.
 
@@ -80,38 +86,52 @@ class Scorer:
             values["entropy of incorrect pixels"] = evaluation.entropy.incorrect
         # JSON has no NaN: what is undefined (no incorrect pixel, a class that is nowhere) is left out.
         values = {key: value for key, value in values.items() if math.isfinite(value)}
+        unlabelled = dict(evaluation.unlabelled)
         place = self.folder / FOLDER / str(iteration)
-        Matrices(evaluation.names, {name: evaluation.matrices}).write(place.with_suffix(".matrices"))
-        write_json(place.with_suffix(".json"), {"iteration": iteration, "predictor": name, "values": values})
-        return Evaluated(values, {name: torch.from_numpy(evaluation.matrices.sum(0))})
+        if leads():
+            Matrices(evaluation.names, {name: evaluation.matrices}).write(place.with_suffix(".matrices"))
+            entry = {"iteration": iteration, "predictor": name, "values": values, "unlabelled": unlabelled}
+            write_json(place.with_suffix(".json"), entry)
+        logged = {**values, **{f"unlabelled {rule}": value for rule, value in unlabelled.items()}}
+        return Evaluated(logged, {name: torch.from_numpy(evaluation.matrices.sum(0))})
 
     def final(self, method: Method, progress: Callable[[str], Progress], iteration: int) -> list[Scored]:
-        """Every chosen predictor as it is now, the paper's choice first; then the best of the training's evaluations,
-        where it was better than the first of these."""
+        """Every chosen predictor as it is now, the paper's choice first; then what the rules choose for that one among
+        the training's evaluations."""
         scored = [
             Scored(self.score(method, predictor, progress(name)), name, "last", iteration)
             for name, predictor in chosen_predictors(method, self.plan.config).items()
         ]
-        best, headline = self._best(), self.plan.task.headline
-        # Where nothing before was better, the last one is also the best: there is no second row for it then.
-        better = best is not None and best.evaluation.means[headline] > scored[0].evaluation.means[headline]
-        return [*scored, best] if best is not None and better else scored
+        kept = self._kept() if leads() else []
+        return [*scored, *self._best(kept, scored[0]), *self._chosen_without_labels(kept, scored[0])]
 
-    def _kept(self) -> Iterator[Path]:
+    def _kept(self) -> list[Kept]:
         folder = self.folder / FOLDER
-        yield from sorted(folder.glob("*.json"), key=lambda p: int(p.stem)) if folder.is_dir() else ()
+        return [read_json(path) for path in sorted(folder.glob("*.json"), key=lambda p: int(p.stem))]
 
-    def _best(self) -> Scored | None:
-        """The evaluation with the highest headline; of equals the first."""
+    def _best(self, kept: Sequence[Kept], last: Scored) -> Iterator[Scored]:
+        """The evaluation with the highest headline, of equals the first; nothing where none is better than the last:
+        that one is also the best, and there is no second row for it."""
         headline = self.plan.task.headline
-        kept = [read_json(path) for path in self._kept()]
-        if not kept:
-            return None
-        found = max(kept, key=lambda entry: float(entry["values"].get(headline, -1.0)))
+        values = [float(entry["values"].get(headline, -1.0)) for entry in kept]
+        if values and max(values) > last.evaluation.means[headline]:
+            yield self._read(kept[values.index(max(values))], "best")
+
+    def _chosen_without_labels(self, kept: Sequence[Kept], last: Scored) -> Iterator[Scored]:
+        """The choice of each rule, be it the last evaluation: its mean over seeds would else leave those seeds out."""
+        before = {e["iteration"]: e for e in kept if e.get("unlabelled") and e["predictor"] == last.predictor}
+        seen = {iteration: entry["unlabelled"] for iteration, entry in before.items()}
+        for rule in RULES if before else ():
+            chosen = choose(rule, {**seen, last.iteration: last.evaluation.unlabelled})
+            yield replace(last, checkpoint=rule) if chosen == last.iteration else self._read(before[chosen], rule)
+
+    def _read(self, found: Kept, rule: Checkpoint) -> Scored:
+        """An evaluation that was made during the training."""
         stored = Matrices.read((self.folder / FOLDER / str(found["iteration"])).with_suffix(".matrices"))
         matrices = stored.by_score[found["predictor"]]
         values = iou(matrices.sum(0))
         protocol = protocol_of(self.plan.task, self.val, self.plan.config.evaluate)
         means = mean_ious(values, self.plan.task.evaluated)
-        evaluation = Evaluation(stored.names, matrices, values, means, 0.0, None, protocol)
-        return Scored(evaluation, found["predictor"], "best", found["iteration"])
+        unlabelled = found.get("unlabelled", {})
+        evaluation = Evaluation(stored.names, matrices, values, means, 0.0, None, protocol, unlabelled)
+        return Scored(evaluation, found["predictor"], rule, found["iteration"])
