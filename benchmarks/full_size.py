@@ -1,0 +1,132 @@
+"""Two steps of a method at the papers' training size on each of their networks, with random weights: time and memory.
+
+A smoke run: whether the method, the network and the size fit together and into memory, each in a process of its own.
+HRDA trains on crops of 1024x1024, the others on 512x512.
+
+    python benchmarks/full_size.py                                      source_only, 1 image a step, CPU
+    python benchmarks/full_size.py --method daformer --batch 2 --device cuda --precision bfloat16
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import torch
+
+from udabench.data.batches import to_device
+from udabench.data.whole import whole_images
+from udabench.engine.backend import arrange, configured, peak_memory, place
+from udabench.engine.finite import Finiteness
+from udabench.engine.optimizers import Optimizers, make_scaler
+from udabench.engine.referee import Referee
+from udabench.engine.seeding import seed_everything
+from udabench.engine.step import Notes, Stepper
+from udabench.engine.watch import Watchdog
+from udabench.method import Batch, Context, Method, Samples, Stage
+from udabench.plugins import load_registry
+from udabench.run.plan import Plan, Request, make_plan
+from udabench.run.setup import RunSetup, build_method, check_crop
+
+NETWORKS = ("resnet101-deeplabv2", "mit_b5-daformer", "hrda:mit_b5-daformer")
+STEPS = 2
+LARGE = {"data.source_size": "2560x1440", "data.target_size": "2048x1024", "data.crop": "1024x1024"}
+"""What HRDA trains on."""
+
+
+class Result(NamedTuple):
+    """Of one network: millions of trained parameters, seconds of each step, bytes."""
+
+    parameters: float
+    seconds: list[float]
+    memory: int
+
+
+def planned(network: str, arguments: argparse.Namespace) -> Plan:
+    """The method's default on GTA5 and Cityscapes, with this network; no file is opened."""
+    values: dict[str, Any] = {
+        "network.name": network,
+        "network.weights": "none",
+        "data.source_batch": arguments.batch,
+        "data.target_batch": arguments.batch,
+        "engine.device": arguments.device,
+        "engine.precision": arguments.precision,
+    }
+    values |= LARGE if network.startswith("hrda:") else {}
+    return make_plan(load_registry(), Request(arguments.method, "gta5", "cityscapes", arguments.preset, values))
+
+
+def random_samples(plan: Plan, stage: Stage, count: int, labelled: bool) -> Samples:
+    """Noise with labels in blocks, as large as a crop of the run."""
+    crop, classes = plan.config.data.crop, len(plan.task.classes)
+    samples = whole_images(torch.rand(count, 3, *crop), tuple(f"noise-{index}" for index in range(count)))
+    blocks = torch.randint(classes, (count, crop.height // 64, crop.width // 64))
+    context = None
+    if stage.context is not None:
+        corner = torch.zeros(count, dtype=torch.int64)
+        context = Context(torch.rand(count, 3, *stage.context), corner, corner)
+    label = blocks.repeat_interleave(64, 1).repeat_interleave(64, 2) if labelled else None
+    return samples._replace(label=label, context=context, size=plan.config.data.target_size or crop)
+
+
+def random_batch(plan: Plan, stage: Stage, method: Method) -> Batch:
+    """Both domains, as far as the stage asks for them."""
+    data = plan.config.data
+    source = random_samples(plan, stage, data.source_batch, True) if "source" in stage.domains else None
+    target = random_samples(plan, stage, data.target_batch, method.target_labels) if "target" in stage.domains else None
+    return Batch(source, target)
+
+
+def measure(network: str, arguments: argparse.Namespace) -> Result:
+    """Builds the method, and makes its steps by the engine's own stepper."""
+    plan = planned(network, arguments)
+    config, device = plan.config, torch.device(arguments.device)
+    seed_everything(0, "build")
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    check_crop(method, config)
+    place(method, config.engine, device)
+    method.train()
+    stage, names = method.stages()[0], plan.task.classes.names
+    optimizers = Optimizers(stage, make_scaler(config.engine.precision, device))
+    stepper = Stepper(stage, config, device, optimizers, Finiteness(), Referee(len(names)), Watchdog(names))
+    batch, seconds = random_batch(plan, stage, method), []
+    with configured(config.engine, device):
+        for iteration in range(STEPS):
+            began = time.perf_counter()
+            stepper.step([arrange(to_device(batch, device), config.engine)], iteration, Notes(iteration + 1))
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - began)
+    stepper.finite.check()
+    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    return Result(trained / 1e6, seconds, peak_memory(device))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", default="source_only")
+    parser.add_argument("--preset")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--batch", type=int, default=1, help="images of each domain; the papers' is 2")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32")
+    arguments = parser.parse_args()
+    device = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else "CPU"
+    what = f"{arguments.method}, {arguments.batch} + {arguments.batch} images, {arguments.precision}, {device}"
+    print(f"{what}: {STEPS} steps")
+    print(f"{'network':28} {'parameters':>12} {'first step':>11} {'next':>9} {'peak memory':>12}")
+    spawn = multiprocessing.get_context("spawn")
+    for network in arguments.networks.split(","):
+        with ProcessPoolExecutor(1, spawn) as process:
+            result = process.submit(measure, network, arguments).result()
+        first, *others = result.seconds
+        mean = sum(others) / len(others)
+        size = f"{result.memory / 2**30:.1f} GiB"
+        print(f"{network:28} {result.parameters:10.1f} M {first:9.2f} s {mean:7.2f} s {size:>12}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
