@@ -237,12 +237,12 @@ class Workspace(Protocol):
     file is there is skipped when a killed pass goes on.
     """
 
-    def images(self, domain: Domain, skip_done: str | None = None, share: bool = False) -> Iterator[Samples]:
+    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
         """Whole resized images, one at a time, the target's unlabelled; those with artefact ``skip_done`` left out.
 
-        Of several processes each walks over all images, so that what a pass gathers is of the whole set. It walks over
-        its own part with ``share``, where the pass sums up by :mod:`udabench.world`, and with ``skip_done``, where it
-        treats every image for itself. Walk to the end then: there the processes wait for each other.
+        Of several processes each walks over all images, so that what a pass gathers is of the whole set. With
+        ``skip_done`` a pass treats every image for itself: then they share the images; each walks to the end of its
+        own, where it waits for the others.
         """
 
     def write(self, artefact: str, name: str, value: Tensor) -> None:

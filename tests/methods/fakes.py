@@ -151,7 +151,7 @@ class MemoryWorkspace:
         self.values: dict[tuple[str, str], torch.Tensor] = {}
         self.tables: dict[str, dict[str, torch.Tensor]] = {}
 
-    def images(self, domain, skip_done=None, share=False):
+    def images(self, domain, skip_done=None):
         assert domain == "target"
         yield from (each for each in self.samples if (skip_done, each.names[0]) not in self.values)
 

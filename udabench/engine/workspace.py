@@ -46,20 +46,19 @@ class RunWorkspace:
         self._place = place
         self._check = check
 
-    def images(self, domain: Domain, skip_done: str | None = None, share: bool = False) -> Iterator[Samples]:
-        shared = share or skip_done is not None
+    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
         turns = count()
 
         def skip(name: str) -> bool:
             # Turns go by the whole list, whatever is done of it: no two ranks take the same image.
             others = next(turns) % world_size() != rank()
-            return (shared and others) or (skip_done is not None and self._done(skip_done, name))
+            return skip_done is not None and (others or self._done(skip_done, name))
 
         for samples in self._open_images(domain, skip):
             self._check()
             seed_everything(*self._place, domain, *samples.names)
             yield samples_to_device(samples, self._device)
-        if shared:
+        if skip_done is not None:
             meet()
 
     def write(self, artefact: str, name: str, value: Tensor) -> None:

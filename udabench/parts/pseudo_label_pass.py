@@ -68,7 +68,7 @@ class PseudoLabelPass:
         if stored is not None:
             return stored["thresholds"]
         confidences = ClassConfidences(self.classes, self.exact)
-        for samples in workspace.images("target", share=True):
+        for samples in workspace.images("target"):
             label, confidence = self._claim(samples)
             confidences.add(label, confidence)
             if confidences.exact:
