@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export UDABENCH_DATA
 
-.PHONY: demo test test-slow test-gpu lint bench clean
+.PHONY: demo test test-slow test-gpu lint bench small-benchmark clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/udabench demo
@@ -26,6 +26,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+small-benchmark: $(VENV)/.runtime
+	$(BIN)/udabench sweep leaderboards/small.yaml --jobs $(JOBS) --runs runs/small --yes
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

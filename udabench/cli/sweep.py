@@ -66,7 +66,7 @@ def sweep(
     \b
     udabench sweep leaderboards/small.yaml --jobs 2
     udabench sweep --methods source_only,t2sda --sources gta5 --seeds 0,1,2 --gpus 0,1
-    udabench sweep --methods t2sda --sources gta5 --grid temperature=0.05,0.1 --executor slurm --slurm partition=gpu
+    udabench sweep --methods t2sda --sources gta5 --grid temperature=0.05,0.1 --executor slurm --slurm gpus_per_node=1
     """
     from rich.console import Console
 
@@ -81,12 +81,13 @@ def sweep(
     side_by_side, names = _slots(todo, jobs, gpus, executor, slurm)
     if not dry_run:
         worker = _executor(executor, runs, side_by_side, names, slurm)
-    _print_plan(console, todo, side_by_side, bool(names), files)
+    # Without GPUs or machines of their own, runs side by side share this one.
+    _print_plan(todo, side_by_side, 1 if names or executor == "slurm" else 1 / side_by_side, files)
     if dry_run or not _agreed(yes):
         return
     with watching(todo, console) as watch:
         phases = Sweep(todo, worker, watch).run()
-    _conclude(console, phases, out or runs / "leaderboards")
+    _conclude(phases, out or runs / "leaderboards")
 
 
 def _points(file: Path | None, asked: Mapping[str, Any], overrides: tuple[str, ...]) -> list[Point]:
@@ -170,34 +171,44 @@ def _executor(kind: str, runs: Path, jobs: int, gpus: Sequence[str], slurm: tupl
     return Cluster("slurm" if kind == "slurm" else "local", runs / kind, jobs, parse_overrides(slurm, "--slurm"))
 
 
-def _print_plan(console: Console, jobs: Sequence[Job], slots: int, gpus: bool, plugins: tuple[Path, ...]) -> None:
+def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Path, ...]) -> None:
+    from rich.markup import escape
+
     from udabench.sweep.duration import durations
+    from udabench.sweep.job import State, missing
     from udabench.sweep.view import plan_table, plan_total
 
+    console = _wide()
     states = {job: job.state() for job in jobs}
-    # Without GPUs of their own, runs side by side share the machine.
-    seconds = durations(jobs, states, 1 if gpus else 1 / slots, plugins)
+    for problem in missing([job for job, state in states.items() if state != State.DONE]):
+        console.print(f"[yellow]missing[/] {escape(problem)}")
+    seconds = durations(jobs, states, share, plugins)
     console.print(plan_table(jobs, states, seconds))
     console.print(plan_total(jobs, states, seconds, slots), markup=False)
+
+
+def _wide() -> Console:
+    """Tables need some room; a log or a narrow terminal gets long lines rather than cut words."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 
 
 def _agreed(yes: bool) -> bool:
     return yes or not sys.stdin.isatty() or click.confirm("Start?", default=True)
 
 
-def _conclude(console: Console, phases: Mapping[Job, Phase], out: Path) -> None:
+def _conclude(phases: Mapping[Job, Phase], out: Path) -> None:
     """The leaderboard over the finished runs. Raises UserError that names those that failed."""
-    from rich.console import Console
-
     from udabench.leaderboard import add, build, summary, to_rich
     from udabench.results import read_record
     from udabench.sweep.conduct import Phase
     from udabench.sweep.view import failures
 
     done = [job for job, phase in phases.items() if phase == Phase.DONE]
-    wide = Console(highlight=False, soft_wrap=True, width=max(console.width, 120))
+    console = _wide()
     for table in summary(read_record(job.order.folder) for job in done):
-        wide.print(to_rich(table))
+        console.print(to_rich(table))
     for job in done:
         add(job.order.folder, out)
     if done:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from udabench.config import RunConfig
+from udabench.data.locate import open_dataset
 from udabench.engine.folder import RunFolder
 from udabench.errors import UsageError, UserError, unknown
 from udabench.registry import Registry
+from udabench.run.evaluated import evaluated
 from udabench.run.plan import Plan, Request, make_plan
 from udabench.sweep.file import Point
 from udabench.sweep.order import Order, fresh_arguments
@@ -114,3 +117,25 @@ def _clashes(jobs: Sequence[Job]) -> Iterator[str]:
         if len(same) > 1:
             rows = " and ".join(f"'{job.row}'" for job in same)
             yield f"{rows} are the same run: {folder}. What they differ in is no part of the configuration's hash."
+
+
+def missing(jobs: Sequence[Job]) -> Iterator[str]:
+    """Data sets that cannot be opened, with the rows that name them. Not every method needs them all."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    advice: dict[str, str] = {}
+    for job in {(job.row, job.plan.task.name): job for job in jobs}.values():
+        for name, split, options in _wanted(job.plan.config):
+            try:
+                open_dataset(job.plan.registry, name, split, job.plan.config.data.roots, options)
+            except UserError as error:
+                rows.setdefault((name, split), []).append(job.row)
+                advice.setdefault(name, str(error))
+    for (name, split), named in rows.items():
+        said = f": {advice.pop(name)}" if name in advice else ""
+        yield f"{name} {split} cannot be opened, for {', '.join(dict.fromkeys(named))}{said}"
+
+
+def _wanted(config: RunConfig) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    yield config.source, config.data.source_split, config.data.source_options
+    yield config.target, config.data.target_split, config.data.target_options
+    yield evaluated(config)

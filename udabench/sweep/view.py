@@ -42,9 +42,15 @@ def plan_table(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durati
             first.plan.row_name,
             ",".join(str(job.seed) for job in members),
             ", ".join(f"{found.count(state)} {state}" for state in State if state in found),
-            f"about {duration(seconds[key])}" if key in seconds else UNKNOWN,
+            _time(seconds.get(key), set(found)),
         )
     return table
+
+
+def _time(seconds: float | None, states: set[State]) -> str:
+    if states == {State.DONE}:
+        return ""
+    return UNKNOWN if seconds is None else f"about {duration(seconds)}"
 
 
 def plan_total(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durations, slots: int) -> str:
