@@ -199,3 +199,43 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, left_out = study.choose(catalogue, None, {})
     assert sorted(chosen) == [name for name in NAMES if name != "tsne"]
     assert "pip install" in left_out["tsne"]
+
+
+PLUGIN = '''
+import pandas as pd
+from udabench import Entry, hookimpl
+from udabench.analysis.base import Analysis
+
+class Brightness(Analysis):
+    """Mean brightness of the images that the network sees, and its largest feature."""
+
+    bars = {"brightness": "mean"}
+    seen = 0
+
+    def look(self, seen, turn):
+        self.seen += 1
+        self.largest = max(getattr(self, "largest", 0.0), float(seen.features.max()))
+        self.brightness = float(seen.samples.image.mean())
+
+    def table(self):
+        return pd.DataFrame({"class": self.subject.classes.names, "brightness": self.brightness, "seen": self.seen})
+
+    def notes(self):
+        return {"largest feature": self.largest}
+
+@hookimpl
+def register_analyses():
+    return {"brightness": Entry(Brightness, "of the images")}
+'''
+
+
+def test_a_plugin_brings_an_analysis_in_one_file(fakes: dict[str, Path], tmp_path: Path) -> None:
+    plugin = tmp_path / "brightness_plugin.py"
+    plugin.write_text(PLUGIN)
+    result = analyze(fakes["source_only"], "--plugin", plugin, "--only", "brightness", "--out", tmp_path / "out")
+    assert result.exit_code == 0
+    table = pd.read_csv(tmp_path / "out" / "brightness.csv")
+    assert set(table["seen"]) == {dataset.COUNTS["val"]}
+    assert 0 < table["brightness"][0] < 1
+    assert (tmp_path / "out" / "brightness.png").is_file()
+    assert json.loads((tmp_path / "out" / "brightness.json").read_text())["runs"]["source_only"]["largest feature"] > 0

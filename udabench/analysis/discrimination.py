@@ -48,7 +48,7 @@ class ClassCenterDistance(Analysis):
             if means is None:
                 self.centers.add(pixels, label)
             else:
-                self.within.add((pixels - means[label]).square().sum(1), label)
+                self.within.add(pixels.sub_(means[label]).square_().sum(1), label)
 
     def table(self) -> pd.DataFrame:
         means, within = self.centers.means(), self.within.means().flatten()
@@ -82,16 +82,16 @@ class PixelDiscrimination(Analysis):
             pixels = values.relu()
             if turn == 0:
                 self.centers.add(pixels, label)
-                self.negative |= bool((values < 0).any())
+                self.negative = self.negative or bool((values < 0).any())
             else:
                 self._compare(pixels, label)
 
     def _compare(self, pixels: Tensor, label: Tensor) -> None:
-        means = normalize(self.centers.means(), dim=1)
-        cosines = normalize(pixels, dim=1) @ means.nan_to_num(0).T
+        means = normalize(self.centers.means(), dim=1).nan_to_num(0)
+        cosines = pixels @ means.T / pixels.norm(dim=1, keepdim=True)
         own = cosines.gather(1, label[:, None]).flatten()
         others = cosines.sum(1) - own
-        # What is left of a sum of C terms by rounding is no denominator.
+        # What is left of a sum of C terms by rounding is no denominator; nor is NaN, of a pixel that is 0.
         defined = others > 1e-12
         self.ratios.add((own / others)[defined], label[defined])
 
