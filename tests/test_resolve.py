@@ -91,12 +91,39 @@ def test_overrides_are_yaml() -> None:
     assert parse_overrides(["a=3", "b=[1, 2]", "c=none", "d=true"]) == {"a": 3, "b": [1, 2], "c": "none", "d": True}
 
 
-@pytest.mark.parametrize(("text", "said"), [("a: [1", "not valid YAML"), ("- 1", "must hold keys and values")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "not valid YAML"),
+        ("- 1", "must hold keys and values"),
+        ("optim:\n  lr: 1\n  power: 2\n  lr: 3\n", r"'lr' stands twice.*line 4"),
+        ("{a: 1, b: {c: 1, c: 1}}", "'c' stands twice"),
+    ],
+)
 def test_bad_yaml_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
     with pytest.raises(UsageError, match=said):
         read_yaml(path)
+
+
+def test_the_same_key_in_two_mappings_is_none_twice(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("base: &base {lr: 1, power: 2}\nother:\n  <<: *base\n  lr: 3\n")
+    assert read_yaml(path) == {"base": {"lr": 1, "power": 2}, "other": {"lr": 3, "power": 2}}
+
+
+@pytest.mark.parametrize("key", ["data.source_batch", "data.flip", "evaluate.limit", "tau", "width"])
+def test_truth_is_no_number(key: str) -> None:
+    for value in (True, False):
+        with pytest.raises(UsageError, match="input should be a number, not true or false"):
+            resolve(Settings, [Layer("command line", {key: value})])
+
+
+def test_truth_is_truth_where_it_is_asked_for() -> None:
+    config = resolve(Settings, [Layer("command line", {"evaluate.flip": True, "options.width": True})]).config
+    assert config.evaluate.flip
+    assert config.network.options == {"width": True}
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

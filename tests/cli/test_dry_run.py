@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from udabench.cli.dry_run import print_dry_run, published
+from udabench.cli.run import run
 from udabench.plugins import load_registry
 from udabench.run.plan import Request, make_plan
 
@@ -32,6 +34,33 @@ def _no_user_file(tmp_path, monkeypatch):
 def test_figures_stand_only_where_task_and_network_are_the_rows(source, preset, network, said):
     flags = {"network.name": network} if network else {}
     assert published(make_plan(REGISTRY, Request("t2sda", source, preset=preset, flags=flags))) == said
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "overrides", "said"),
+    [
+        ("t2sda", None, {"ema": 0.5, "optim.lr": 1e-3, "seed": 3, "engine.device": "cpu"},
+         "mIoU19 60.4; this run differs from the row in: optim.lr, settings.ema"),
+        ("t2sda", None, {"ema": 0.999}, "mIoU19 60.4"),
+        ("mic", None, {}, "mIoU19 75.9"),
+        ("mic", None, {"ema": 0.9}, "mIoU19 75.9; this run differs from the row in: settings.inner_settings.ema"),
+        ("mic", None, {"inner": "t2sda"}, "null (the row is of mic around daformer, not of mic around t2sda)"),
+        ("mic", "t2sda", {}, "mIoU19 76.7"),
+        ("mic", "hrda-paper", {}, "null (the row is of daformer alone)"),
+    ],
+)  # fmt: skip
+def test_what_differs_from_a_row_is_named(method, preset, overrides, said):
+    assert published(make_plan(REGISTRY, Request(method, "gta5", preset=preset, overrides=overrides))) == said
+
+
+@pytest.mark.parametrize(("source", "target", "code"), [("gta5", "toycity-real", 1), ("toycity", "toycity-real", 0)])
+def test_missing_data_are_a_failure(tmp_path, monkeypatch, source, target, code):
+    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda plan, runs: [])
+    arguments = ["-m", "source_only", "-s", source, "-t", target, "--preset", "quick", "--dry-run"]
+    result = CliRunner().invoke(run, [*arguments, "--set", f"data.store={tmp_path}"])
+    assert result.exit_code == code, result.output
+    assert ("This run would not start: gta5 train missing" in result.output) is bool(code)
+    assert "Would write" in result.output
 
 
 def test_only_the_last_presets_figures_are_printed(capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -185,6 +186,23 @@ def test_revisions_that_differ_or_are_dirty_are_noted() -> None:
     assert summary(records)[0].lines[0].notes == ("the seeds ran on different revisions of the code",)
     dirty = records[0].model_copy(update={"revision": Revision(commit="0" * 40, dirty=True)})
     assert summary([dirty])[0].lines[0].notes == ("the code had uncommitted changes",)
+
+
+def test_a_method_in_a_method_is_named() -> None:
+    values = {"settings": {"inner": "shell", "inner_settings": {"inner": "core", "inner_settings": {"ema": 0.5}}}}
+    record, _ = made.experiment("mic")
+    (row,) = group([record.model_copy(update={"config": {**record.config, **dict(flat(values))}})])
+    assert row.method == "mic(shell(core))"
+    (plain,) = group([record])
+    assert plain.method == "mic"
+
+
+def flat(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def test_seeds_in_any_order() -> None:
