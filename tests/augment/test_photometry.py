@@ -83,11 +83,53 @@ def test_jitter_is_drawn_for_each_image_and_repeats_with_the_seed():
     )
 
 
+def _one_by_one(image, draws, orders, strength):
+    """Each image alone, its changes in its own order, hue by torchvision."""
+    done = []
+    for one, units, order in zip(image, draws, orders, strict=True):
+        shift, gain, scale, turn = ((u * 2 * strength) - strength for u in units)
+        for kind in order:
+            if kind == 0:
+                one = (one + shift).clamp(0, 1)
+            elif kind == 1:
+                one = (one * (1 + gain)).clamp(0, 1)
+            elif kind == 2:
+                one = scale_saturation(one, 1 + scale)
+            else:
+                one = V.adjust_hue(one, turn)
+        done.append(one)
+    return torch.stack(done)
+
+
+def test_a_jittered_batch_is_each_image_in_its_own_order():
+    image = torch.rand(6, 3, 5, 7, generator=torch.Generator().manual_seed(4))
+    rng = torch.Generator().manual_seed(11)
+    draws = [(torch.rand(4, generator=rng).tolist(), torch.randperm(4, generator=rng).tolist()) for _ in image]
+    assert len({tuple(order) for _, order in draws}) > 3
+    expected = _one_by_one(image, *zip(*draws, strict=True), 0.25)
+    jittered = jitter_colors(image, 0.25, torch.Generator().manual_seed(11))
+    torch.testing.assert_close(jittered, expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "augment", [lambda x, r: StrongAugment(jitter_chance=1, blur_chance=1)(x, r), distort], ids=["strong", "distort"]
+)
+def test_ranks_give_their_images_what_the_whole_batch_would(augment, monkeypatch):
+    image = torch.rand(4, 3, 20, 30, generator=torch.Generator().manual_seed(5))
+    whole = augment(image, torch.Generator().manual_seed(6))
+    monkeypatch.setattr(photometry, "world_size", lambda: 2)
+    for rank in range(2):
+        rows = slice(2 * rank, 2 * rank + 2)
+        monkeypatch.setattr(photometry, "own", lambda drawn, rows=rows: drawn[rows])
+        part = augment(image[rows], torch.Generator().manual_seed(6))
+        torch.testing.assert_close(part, whole[rows], atol=1e-6, rtol=0)
+
+
 def test_distortion_leaves_one_image_in_sixteen_alone_and_stays_in_range():
     image = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     rng = torch.Generator().manual_seed(0)
-    results = [distort(image, rng) for _ in range(800)]
-    same = sum(torch.equal(result, image) for result in results) / 800
+    results = [one for _ in range(8) for one in distort(image.expand(100, -1, -1, -1), rng)]
+    same = sum(torch.equal(result, image[0]) for result in results) / 800
     assert same == pytest.approx(1 / 16, abs=0.03)
     assert all(result.min() >= 0 and result.max() <= 1 for result in results)
 
