@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, interpolate
 
 from udabench.errors import UsageError
 from udabench.network import Network, Output
+from udabench.networks import hrda
 from udabench.networks.build import build_network
 from udabench.networks.hrda import HRDA, draw_window, fuse, inside, on_grid, paste
 from udabench.parts.ema import Ema
@@ -94,6 +95,12 @@ def test_the_window_is_drawn_from_the_global_generator() -> None:
     torch.manual_seed(3)
     assert (draw(), draw()) == (first, second)
     assert first != second
+
+
+def test_all_ranks_look_through_the_window_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hrda, "world_size", lambda: 2)
+    monkeypatch.setattr(hrda, "gather", lambda corner: torch.cat([torch.tensor([[5, 3]]), corner]))
+    assert draw_window(Size(1024, 1024), Size(512, 512), 8, torch.device("cpu")) == (40, 24, 512, 512)
 
 
 def test_a_window_as_large_as_the_image_lies_on_it() -> None:
@@ -224,6 +231,21 @@ def test_a_replica_slides_even_in_training_mode() -> None:
     teacher.module.train()
     assert teacher(torch.rand(1, 3, 64, 64)).heads == ()
     assert network(torch.rand(1, 3, 64, 64)).heads != ()
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_half_precision(mode: bool) -> None:
+    network, image = pooled().train(mode), torch.rand(2, 3, 64, 64)
+    network.scale_attention.eval()  # no dropout
+    torch.manual_seed(0)
+    exact = network(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(0)
+        output = network(image)
+        loss = segmentation_loss(output, torch.zeros(2, 64, 64, dtype=torch.int64))
+    torch.testing.assert_close(output.logits, exact.logits, rtol=0.01, atol=0.01)
+    expected = segmentation_loss(exact, torch.zeros(2, 64, 64, dtype=torch.int64))
+    torch.testing.assert_close(loss, expected, rtol=0.01, atol=0.01)
 
 
 def test_encode_is_the_context_alone() -> None:
