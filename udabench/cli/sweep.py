@@ -82,7 +82,8 @@ def sweep(
     if not dry_run:
         worker = _executor(executor, runs, side_by_side, names, slurm)
     # Without GPUs or machines of their own, runs side by side share this one.
-    _print_plan(todo, side_by_side, 1 if names or executor == "slurm" else 1 / side_by_side, files)
+    share = 1 if names or executor == "slurm" else 1 / side_by_side
+    _print_plan(todo, side_by_side, share, files, "auto" if executor == "slurm" else None)
     if dry_run or not _agreed(yes):
         return
     with watching(todo, console) as watch:
@@ -171,7 +172,7 @@ def _executor(kind: str, runs: Path, jobs: int, gpus: Sequence[str], slurm: tupl
     return Cluster("slurm" if kind == "slurm" else "local", runs / kind, jobs, parse_overrides(slurm, "--slurm"))
 
 
-def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Path, ...]) -> None:
+def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Path, ...], device: str | None) -> None:
     from rich.markup import escape
 
     from udabench.sweep.duration import durations
@@ -180,9 +181,9 @@ def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Pa
 
     console = _wide()
     states = {job: job.state() for job in jobs}
+    seconds = durations(jobs, states, share, plugins, device)
     for problem in missing([job for job, state in states.items() if state != State.DONE]):
         console.print(f"[yellow]missing[/] {escape(problem)}")
-    seconds = durations(jobs, states, share, plugins)
     console.print(plan_table(jobs, states, seconds))
     console.print(plan_total(jobs, states, seconds, slots), markup=False)
 

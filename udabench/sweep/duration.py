@@ -7,16 +7,25 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from udabench.errors import UserError
+from udabench.errors import UsageError, UserError
 from udabench.plugins import load_registry
 from udabench.results import read_record
 from udabench.run.plan import Request, make_plan
-from udabench.sweep.job import Job, State
+from udabench.sweep.job import Job, State, together
 
 Durations = Mapping[str, float]
-"""Configuration hash and task -> seconds of a whole run."""
+"""Task and configuration -> seconds of a whole run."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What building a run in small has shown: why it cannot be, or how long it takes alone on this machine."""
+
+    problem: str | None = None
+    seconds: float | None = None
 
 
 def key_of(job: Job) -> str:
@@ -24,18 +33,34 @@ def key_of(job: Job) -> str:
     return f"{job.plan.task.name}/{job.plan.row_name}"
 
 
-def durations(jobs: Sequence[Job], states: Mapping[Job, State], share: float, plugins: tuple[Path, ...]) -> Durations:
+def durations(
+    jobs: Sequence[Job],
+    states: Mapping[Job, State],
+    share: float,
+    plugins: tuple[Path, ...],
+    device: str | None = None,
+) -> Durations:
     """Seconds of a run of each configuration that still has something to do; those that nobody can tell are left out.
 
     Args:
         share: of the device that each run will have.
+        device: to estimate on; None: the run's.
+
+    Raises:
+        UsageError: names that are known only when a method is built (its network, its translator), and what does not
+            fit together; of all rows at once.
     """
     known = _measured(jobs, states)
-    first = {key_of(job): job.request for job in reversed(jobs) if states[job] != State.DONE}
-    asked = {key: request for key, request in first.items() if key not in known}
-    estimated = _estimated(list(asked.values()), plugins) if asked else []
-    known |= {key: seconds / share for key, seconds in zip(asked, estimated, strict=True) if seconds is not None}
-    return known
+    first = {key_of(job): job for job in reversed(jobs) if states[job] != State.DONE}
+    asked = [job for key, job in reversed(first.items()) if key not in known]
+    flags = {} if device is None else {"engine.device": device}
+    requests = [replace(job.request, flags={**job.request.flags, **flags}) for job in asked]
+    found = _built(requests, plugins) if asked else []
+    problems = [(finding.problem, job.row) for job, finding in zip(asked, found, strict=True) if finding.problem]
+    if problems:
+        raise UsageError("\n".join(together(problems)))
+    timed = [(job, finding.seconds) for job, finding in zip(asked, found, strict=True)]
+    return known | {key_of(job): seconds / share for job, seconds in timed if seconds is not None}
 
 
 def _measured(jobs: Sequence[Job], states: Mapping[Job, State]) -> dict[str, float]:
@@ -47,31 +72,32 @@ def _measured(jobs: Sequence[Job], states: Mapping[Job, State]) -> dict[str, flo
     return {key: sum(seconds) / len(seconds) for key, seconds in found.items()}
 
 
-def _estimated(requests: list[Request], plugins: tuple[Path, ...]) -> Sequence[float | None]:
-    """In a process of its own: an estimate would hold a part of the GPU as long as its process lives."""
-    context = multiprocessing.get_context("spawn")
+def _built(requests: list[Request], plugins: tuple[Path, ...]) -> Sequence[Finding]:
+    """In a process of its own: what it holds of a GPU goes with it."""
     try:
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            return pool.submit(estimates, requests, plugins).result()
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(build_all, requests, plugins).result()
     except BrokenProcessPool:
-        return [None] * len(requests)
+        return [Finding()] * len(requests)
 
 
-def estimates(requests: Sequence[Request], plugins: tuple[Path, ...]) -> list[float | None]:
-    """Seconds of each run alone on this machine; None where a step cannot be counted."""
-    return [_estimate(request, plugins) for request in requests]
+def build_all(requests: Sequence[Request], plugins: tuple[Path, ...]) -> list[Finding]:
+    """Each run in small."""
+    return [_build(request, plugins) for request in requests]
 
 
-def _estimate(request: Request, plugins: tuple[Path, ...]) -> float | None:
+def _build(request: Request, plugins: tuple[Path, ...]) -> Finding:
     from udabench.run.estimate import estimate
 
+    plan = make_plan(load_registry(plugins), request, plugins)
     try:
-        plan = make_plan(load_registry(plugins), request, plugins)
         step = estimate(plan).step_seconds
-    except (UserError, RuntimeError):
-        # What stands in its way will be said by the run itself.
-        return None
-    return None if step is None else step * plan.config.iterations
+    except UserError as error:
+        return Finding(problem=str(error))
+    except Exception:
+        # A bug of a method is its own runs' failure; and a step that fails in small may go well.
+        return Finding()
+    return Finding(seconds=None if step is None else step * plan.config.iterations)
 
 
 def left(job: Job, seconds: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -85,22 +85,28 @@ def _values(point: Point, kind: str) -> Sequence[Any]:
 
 def make_jobs(registry: Registry, points: Sequence[Point], runs: Path, plugins: tuple[Path, ...]) -> list[Job]:
     """Every run of the points. Raises UsageError with the problems of all rows at once."""
-    problems: dict[str, list[str]] = {}
+    problems: list[tuple[str, str]] = []
     jobs: list[Job] = []
     for point in points:
         try:
             plan = make_plan(registry, point.request, plugins)
         except UserError as error:
-            problems.setdefault(str(error), []).append(point.row)
+            problems.append((str(error), point.row))
             continue
         jobs += [_job(point, plan.with_seed(seed), runs, plugins) for seed in point.seeds]
-    said = [f"{', '.join(dict.fromkeys(rows))}: {problem}" for problem, rows in problems.items()]
-    said += _clashes(jobs)
-    if said:
+    if said := [*together(problems), *_clashes(jobs)]:
         raise UsageError("\n".join(said))
     if not jobs:
         raise UsageError("The sweep has no runs.")
     return jobs
+
+
+def together(problems: Iterable[tuple[str, str]]) -> list[str]:
+    """(problem, row): each problem once, behind its rows."""
+    rows: dict[str, list[str]] = {}
+    for problem, row in problems:
+        rows.setdefault(problem, []).append(row)
+    return [f"{', '.join(dict.fromkeys(named))}: {problem}" for problem, named in rows.items()]
 
 
 def _job(point: Point, plan: Plan, runs: Path, plugins: tuple[Path, ...]) -> Job:

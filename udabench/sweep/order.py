@@ -9,11 +9,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from udabench.run.plan import Request
+if TYPE_CHECKING:
+    from udabench.run.plan import Request
 
 
 @dataclass(frozen=True)
