@@ -172,6 +172,18 @@ def test_bad_input_is_named_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_on_other_images_do_not_stand_side_by_side(fakes: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(fakes["t2sda"], run)
+    stored = RunFolder(run).read_run()
+    stored["config"]["evaluate"]["split"] = "train"
+    RunFolder(run).update_run(config=stored["config"])
+    with pytest.raises(UsageError, match=r"6 images of fake-target 'train', but .* on 2 of 'val'"):
+        analyze(fakes["source_only"], run, "--only", "entropy", "--out", tmp_path / "out")
+    analyze(fakes["source_only"], run, "--only", "entropy", "--split", "val", "--out", tmp_path / "out")
+    assert set(pd.read_csv(tmp_path / "out" / "entropy.csv")["images"]) == {2}
+
+
 def test_a_run_without_a_checkpoint(fakes: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(fakes["source_only"], run)

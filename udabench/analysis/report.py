@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from udabench.analysis.study import Finding, Study
+from udabench.analysis.study import Study
+from udabench.analysis.walk import Finding
 from udabench.engine.files import replacing, write_json, write_text
 
 

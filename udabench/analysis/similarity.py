@@ -55,7 +55,7 @@ class Similarity(Analysis):
 
     @classmethod
     def draw(cls, tables: Tables, classes: LabelSpace) -> Figure:
-        columns = min(len(tables), 3)
+        columns = max(2, min(len(tables), 3))
         rows = -(-len(tables) // columns)
         width = bars_width(classes)
         # A matrix is square, with room for names beside it.
@@ -77,7 +77,7 @@ def heat_maps(figure: SubFigure, axes: Iterable[Axes], tables: Tables, classes: 
     for axis, (run, matrix) in zip(every, matrices.items(), strict=False):
         picture = heat(axis, matrix.to_numpy(float), classes, lowest)
         axis.set_title(run, fontsize=10)
-    figure.colorbar(picture, ax=every, shrink=0.75, label="cosine of class means")
+    figure.colorbar(picture, ax=every[: len(matrices)], shrink=0.75, label="cosine of class means")
     for axis in every[len(matrices) :]:
         axis.set_axis_off()
 

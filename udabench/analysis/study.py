@@ -1,4 +1,4 @@
-"""Analyses of one or several runs: everything is opened and checked first, then each run walks over its images."""
+"""Analyses of one or several runs: everything is opened and checked before the first image is looked at."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from udabench.analysis.base import Analysis, Place, Seen, Subject
+from udabench.analysis.base import Analysis, Place
 from udabench.analysis.images import Images, open_images
-from udabench.analysis.tap import Tap, tapped
 from udabench.analysis.titles import titles_of
 from udabench.config import Section
-from udabench.data.batches import samples_to_device
 from udabench.device import choose_device
 from udabench.engine.folder import RunFolder
 from udabench.errors import UsageError, unknown
@@ -27,11 +24,8 @@ from udabench.plugins import load_registry
 from udabench.registry import Catalogue
 from udabench.run.plan import Plan
 from udabench.run.trained import Trained, load_trained, run_folder_of, stored_plan
-from udabench.size import Size
 
 Predictor = Callable[[Samples], Tensor]
-Progress = Callable[[str, int, int], None]
-"""Told ``(what, done, total)`` images of the whole study."""
 TEACHER = "teacher"
 
 
@@ -91,17 +85,6 @@ class Study:
     device: torch.device
 
 
-@dataclass
-class Finding:
-    """What one analysis found: a table for each run, and what a reader must know of each."""
-
-    name: str
-    analysis: type[Analysis]
-    config: Section
-    tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    notes: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
 def open_study(request: Request) -> Study:
     """Load the runs, open the data, choose the analyses. Raises UserError for whatever is not as it should be."""
     device = choose_device(request.device)
@@ -113,6 +96,7 @@ def open_study(request: Request) -> Study:
     images = [
         {place: open_images(plan, place, request.split, request.limit) for place in sorted(places)} for plan in plans
     ]
+    check_same_images(request.runs, images)
     # On the CPU until its turn comes: any number of runs need no more room on a GPU than one.
     trained = [load_trained(path, "cpu", request.plugins) for path in request.runs]
     runs = [
@@ -134,6 +118,18 @@ def check_alike(paths: Sequence[Path], plans: Sequence[Plan]) -> None:
             raise UsageError(
                 f"{path} is a run of {plan.task.name} ({plan.task.classes.name}), but {paths[0]} one of {first.name} "
                 f"({first.classes.name}). Only runs of one task and one list of classes stand in one table."
+            )
+
+
+def check_same_images(paths: Sequence[Path], images: Sequence[Mapping[Place, Images]]) -> None:
+    """Raises UsageError for runs that would be looked at on different images of the target."""
+    for path, here in zip(paths, images, strict=True):
+        mine, first = here.get("target"), images[0].get("target")
+        if mine and first and mine.dataset.digest() != first.dataset.digest():
+            raise UsageError(
+                f"{path} is evaluated on {len(mine)} images of {mine.name} '{mine.dataset.split}', but {paths[0]} on "
+                f"{len(first)} of '{first.dataset.split}': other images cannot stand in one table. Name one --split "
+                "for all; runs with other options of the data set are looked at one by one."
             )
 
 
@@ -201,79 +197,4 @@ def predictors_of(trained: Trained, wanted: str | None) -> dict[Place, tuple[str
         "target": (name, known[name]),
         "source": (name, known[name]),
         "adapted": (adapting, known[adapting]),
-    }
-
-
-def carry_out(study: Study, progress: Progress) -> list[Finding]:
-    """Every analysis of every run. Raises DataError for a file that cannot be read."""
-    findings = [Finding(name, analysis, config) for name, (analysis, config) in study.analyses.items()]
-    total = sum(len(run.images[place]) for run in study.runs for _, place in walks(study))
-    done = 0
-
-    def step(what: str, seen: int = 1) -> None:
-        nonlocal done
-        done += seen
-        progress(what, done, total)
-
-    for run in study.runs:
-        run.trained.method.to(study.device)
-        _look(study, run, findings, step)
-        run.trained.method.to("cpu")
-    return findings
-
-
-def walks(study: Study) -> list[tuple[int, Place]]:
-    """The rounds and the images of each, those of all analyses together."""
-    rounds = [analysis.rounds for analysis, _ in study.analyses.values()]
-    wanted = {(turn, place) for one in rounds for turn, places in enumerate(one) for place in places}
-    return sorted(wanted)
-
-
-def _look(study: Study, run: Run, findings: Sequence[Finding], step: Callable[[str, int], None]) -> None:
-    subject = Subject(run.trained.method, run.trained.plan.config, run.trained.plan.task.classes)
-    analyses = [finding.analysis(finding.config, subject) for finding in findings]
-    shapes: dict[Place, list[int]] = {}
-    with torch.inference_mode(), tapped(run.trained.method) as tap:
-        for turn, place in walks(study):
-            asking = [a for a in analyses if turn < len(a.rounds) and place in a.rounds[turn]]
-            for case in run.images[place].read():
-                seen = see(study, run, place, case.samples, case.label, tap)
-                shapes[place] = list(seen.features.shape)
-                for analysis in asking:
-                    analysis.look(seen, turn)
-                step(f"{run.title}: {place}, round {turn + 1}", 1)
-    for finding, analysis in zip(findings, analyses, strict=True):
-        step(f"{run.title}: {finding.name}", 0)
-        finding.tables[run.title] = analysis.table()
-        finding.notes[run.title] = {**described(run, type(analysis), shapes), **analysis.notes()}
-
-
-def see(study: Study, run: Run, place: Place, samples: Samples, label: Tensor | None, tap: Tap) -> Seen:
-    """One image through the network: whole, in float32. Only target images get the method's test-time look."""
-    method = run.trained.method
-    samples = samples_to_device(samples, study.device)
-    if place != "source":
-        samples = method.look(samples)
-    logits = run.predictors[place][1](samples).float()
-    features = logits if study.request.features == "logits" else tap.take(method).features[-1].float()
-    tap.heard.clear()
-    truth = None if label is None else label.to(study.device)
-    size = Size(*(truth if truth is not None else samples.image).shape[-2:])
-    return Seen(place, samples, features[0], logits, truth, size, run.trained.plan.config.evaluate.align_corners)
-
-
-def described(run: Run, analysis: type[Analysis], shapes: Mapping[Place, Sequence[int]]) -> dict[str, Any]:
-    """Which run and which images, for the JSON file."""
-    places = sorted({place for turn in analysis.rounds for place in turn})
-    return {
-        "run": str(run.trained.folder),
-        "iteration": run.trained.iteration,
-        "images": {
-            place: {
-                **run.images[place].described(),
-                "predictor": run.predictors[place][0],
-                "features (channels, height, width)": shapes.get(place),
-            }
-            for place in places
-        },
     }

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from udabench.analysis.study import Finding
+    from udabench.analysis.walk import Finding
 
 SEVERAL = Path("analysis")
 """Where several runs are written to."""
@@ -65,7 +65,8 @@ def analyze(
     from rich.console import Console
 
     from udabench.analysis.report import write_report
-    from udabench.analysis.study import Request, carry_out, open_study
+    from udabench.analysis.study import Request, open_study
+    from udabench.analysis.walk import carry_out
     from udabench.resolve import parse_overrides
 
     console = Console(highlight=False, soft_wrap=True)
