@@ -13,12 +13,13 @@ from udabench_mic.method import MIC
 
 from udabench.config import MethodConfig
 from udabench.errors import UsageError
+from udabench.hookspecs import Entry
 from udabench.method import Loss, Method, Shared, Stage
 from udabench.network import Network, Output
 from udabench.plugins import load_registry
 from udabench.run.plan import Request, make_plan
 from udabench.size import Size
-from udabench.testing import check_method, fake_batch
+from udabench.testing import check_method, fake_batch, fake_registry
 from udabench.testing.step import run_step
 from udabench.testing.subject import Subject
 
@@ -281,6 +282,23 @@ def test_what_cannot_be_wrapped_is_told_by_name():
         plan("dafromer")
 
 
+class Declines(Labels):
+    """Takes no network at all."""
+
+    @classmethod
+    def why_not(cls, task, network):
+        return f"it has no use for {network}."
+
+
+@pytest.mark.usefixtures("_no_user_file")
+def test_the_method_inside_may_decline():
+    registry = fake_registry()
+    registry.methods.add("declines", Entry(Declines), "a test")
+    request = Request("mic", "gta5", preset="quick", overrides={"inner": "declines"})
+    with pytest.raises(UsageError, match=r"^declines cannot run gta5-cityscapes with lite0: it has no use for lite0\."):
+        make_plan(registry, request)
+
+
 def test_a_method_that_makes_no_pseudo_labels_now_is_told_when_it_is_built(tmp_path):
     generalizing = {
         "inner": "t2sda", "generalize": True, "translator": "color_jitter", "feature_distance": 0, "reweight": "none",
@@ -294,5 +312,5 @@ def test_a_method_that_makes_no_pseudo_labels_now_is_told_when_it_is_built(tmp_p
 @pytest.mark.parametrize("inner", INNER)
 def test_it_conforms(tmp_path, inner):
     overrides = {"inner": inner, "ignored_top": 0, "ignored_bottom": 0}
-    failed = [result for result in check_method("mic", folder=tmp_path, overrides=overrides) if not result.passed]
-    assert not failed
+    results = check_method("mic", folder=tmp_path, overrides=overrides)
+    assert not [str(result) for result in results if result.failed]
