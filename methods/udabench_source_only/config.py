@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from udabench.config import ASSUMED, setting
+from udabench.config import setting
 from udabench.parts.supervised import SupervisedConfig
 
 
@@ -14,5 +14,5 @@ class SourceOnlyConfig(SupervisedConfig):
     translator: str | None = setting(None, "engine that changes the look of source images, without a target")
     translator_options: dict[str, Any] = setting(dict, "options of the translator")
     translated: Literal["beside", "instead"] = setting(
-        "beside", "translated images join the originals (twice the batch) or take their place", origin=ASSUMED
+        "beside", "translated images join the originals (twice the batch) or take their place; with a translator"
     )
