@@ -1,0 +1,290 @@
+"""Two processes that train together, forked by a script that has imported everything: ``python world_fakes.py FOLDER``.
+
+Each scene leaves ``<scene>/<rank>.json``: what its function returned on that rank, or the error that it met.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stderr
+from pathlib import Path
+from typing import Any
+
+import engine_fakes
+import torch
+from engine_fakes import FakeData, FakeMethod, import_all
+from torch import distributed as dist
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from udabench import world
+from udabench.config import EvaluateConfig
+from udabench.data.locate import open_dataset
+from udabench.engine.folder import RunFolder
+from udabench.engine.ranks import average_gradients, average_running
+from udabench.engine.workspace import RunWorkspace
+from udabench.evaluate.evaluator import evaluate
+from udabench.labels import CITYSCAPES19
+from udabench.method import Batch, Loss, Stage
+from udabench.run.conduct import start_run
+from udabench.task import Task
+from udabench.testing import FakeNetwork, dataset, fake_registry
+from udabench.testing.subject import Subject
+
+Scene = Callable[[Path], Any]
+
+# Parity: the same global batch, in one process and in two. Norms are frozen and nothing is dropped out.
+
+VALUES: Mapping[str, Any] = {
+    "iterations": 5,
+    "data.source_batch": 4,
+    "data.target_batch": 4,
+    "engine.checkpoint_every": 5,
+    "engine.panel_every": 0,
+    "network.options": {"dropout": 0.0},
+}
+PULL = {"queries": 16, "negatives": 32, "feature_distance": 0.005}
+PARITY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "source_only": ("source_only", {"ce_avg": "valid"}),
+    "dacs": ("dacs", {}),
+    "t2sda": ("t2sda", PULL),
+    "t2sda-other": ("t2sda", {**PULL, "pull_reduction": "literal", "negative_sampling": "pooled", "ce_avg": "all"}),
+}
+"""Scene -> method and values. T2S-DA's defaults have CBQS, DENPS and DRW on."""
+
+
+def frozen_train(module: nn.Module, mode: bool = True, train: Callable[..., nn.Module] = nn.Module.train) -> nn.Module:
+    """Norms stay in evaluation."""
+    return train(module, mode and not isinstance(module, _BatchNorm))
+
+
+def parity(root: Path, name: str) -> None:
+    method, values = PARITY[name]
+    plan = Subject(method, None, root / name, {**VALUES, **values}).plan
+
+    def scene(folder: Path) -> None:
+        nn.Module.train = frozen_train  # type: ignore[method-assign]
+        start_run(plan, folder)
+
+    for size in (1, 2):
+        play(root / name / str(size), scene, size)
+
+
+# The world's functions, by hand: rank r has r + 1, and so on
+
+
+def functions(folder: Path) -> dict[str, Any]:
+    me = world.rank()
+    mine = torch.tensor([me + 1.0, 10.0])
+    module = nn.BatchNorm1d(2)
+    module.weight.data.fill_(me)
+    world.spread(module)
+    order = folder / "order"
+    with world.in_turn(), order.open("a") as file:
+        file.write(f"{me}")
+    return {
+        "place": (me, world.world_size(), world.leads()),
+        "total": world.total(mine).tolist(),
+        "per_rank": world.per_rank(torch.tensor([me, 0])).tolist(),
+        "gather": world.gather(mine).tolist(),
+        "gather_flags": world.gather(torch.tensor([me == 1])).tolist(),
+        "own": world.own(torch.arange(4)).tolist(),
+        "gather_values": world.gather_values(f"rank {me}"),
+        "highest": world.highest(7 * me),
+        "spread": module.weight.tolist(),
+        "order": order.read_text(),
+    }
+
+
+def gradients(folder: Path) -> dict[str, Any]:
+    """The first has a gradient on both ranks, the second on rank 1 alone, the third on none."""
+    me = world.rank()
+    parameters = [nn.Parameter(torch.zeros(2)) for _ in range(3)]
+    parameters[0].grad = torch.tensor([1.0, 3.0]) * (me + 1)
+    if me == 1:
+        parameters[1].grad = torch.tensor([4.0, 6.0])
+    average_gradients(parameters)
+    return {"averaged": [None if p.grad is None else p.grad.tolist() for p in parameters]}
+
+
+def running(folder: Path) -> dict[str, Any]:
+    """One norm in training, one in evaluation; the input is 1 on rank 0 and 3 on rank 1."""
+    norms = nn.ModuleList([nn.BatchNorm1d(1, momentum=0.5), nn.BatchNorm1d(1, momentum=0.5).eval()])
+    image = torch.full((2, 1, 2), 2.0 * world.rank() + 1) + torch.tensor([-1.0, 1.0])
+    for norm in norms:
+        norm(image)
+    average_running(norms)
+    return {"mean": [float(n.running_mean) for n in norms], "var": [float(n.running_var) for n in norms]}
+
+
+def passes(folder: Path) -> dict[str, Any]:
+    method = FakeMethod()
+    workspace = RunWorkspace(
+        folder / "artefacts", FakeData(RunFolder(folder), method.stages()).images, torch.device("cpu")
+    )
+    gathered = [image.names[0] for image in workspace.images("target")]
+    treated = []
+    for image in workspace.images("target", skip_done="mean"):
+        treated.append(image.names[0])
+        workspace.write("mean", image.names[0], image.image.mean((2, 3)))
+    read = [float(workspace.read("mean", name).sum()) for name in gathered]
+    workspace.write_table("sums", {"sum": torch.tensor(read).sum()})
+    table = workspace.read_table("sums")
+    again = [image.names[0] for image in workspace.images("target", skip_done="mean")]
+    return {"gathered": gathered, "treated": treated, "read": read, "sum": float(table["sum"]), "again": again}
+
+
+def evaluation(folder: Path) -> dict[str, Any]:
+    """Five images in lots of two: rank 0 has the first and the third lot."""
+    torch.manual_seed(0)
+    network = FakeNetwork(19).eval()
+    data = folder.parent / "data"
+    if world.leads():
+        dataset.write_fake_data(data)
+    world.meet()
+    split = open_dataset(fake_registry(), dataset.TARGET, "train", {dataset.TARGET: data / dataset.TARGET})
+    task = Task(dataset.SOURCE, dataset.TARGET, CITYSCAPES19, CITYSCAPES19.averages)
+    seen: list[int] = []
+
+    def predict(samples: Any) -> torch.Tensor:
+        seen.append(len(samples.names))
+        return network(samples.image).logits
+
+    found = evaluate(
+        predict, split, task, EvaluateConfig(batch=2, limit=5), dataset.SIZE, torch.device("cpu"), probe="entropy"
+    )
+    return {
+        "seen": seen,
+        "names": found.names,
+        "matrices": found.matrices.tolist(),
+        "means": {key: repr(value) for key, value in found.means.items()},
+        "entropy": repr(found.entropy),
+        "unlabelled": repr(found.unlabelled),
+    }
+
+
+# Runs of the engine's fake method, whose norms learn: stopped, killed, poisoned
+
+
+class SharedMethod(FakeMethod):
+    """Notes where its steps are; may send itself a signal, or lose its way, on rank 1 alone."""
+
+    accident: Callable[[int], None] = staticmethod(lambda iteration: None)
+    poisoned = False
+
+    def step(self, batch: Batch, iteration: int, rng: torch.Generator) -> Iterator[Any]:
+        here = world.rank() == 1 and "pseudo" not in batch.target.layers
+        if here:
+            self.accident(iteration)
+        for event in super().step(batch, iteration, rng):
+            if here and self.poisoned and iteration == 2 and isinstance(event, Loss) and event.name == "source":
+                yield event._replace(value=event.value * float("nan"))
+            else:
+                yield event
+
+
+class SharedData(FakeData):
+    """Every rank has its rows of the batches."""
+
+    def batches(self, stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
+        for batch in super().batches(stage, version, start, stop):
+            yield Batch(*(row(half) for half in batch))
+
+
+def row(samples: Any) -> Any:
+    return samples._replace(
+        image=world.own(samples.image),
+        label=None if samples.label is None else world.own(samples.label),
+        names=samples.names[world.rank() : world.rank() + 1],
+        box=world.own(samples.box),
+        flipped=world.own(samples.flipped),
+        layers={name: world.own(layer) for name, layer in samples.layers.items()},
+    )
+
+
+def train(folder: Path, accident: Callable[[int], None] = lambda iteration: None, poisoned: bool = False) -> Any:
+    method = SharedMethod()
+    method.accident, method.poisoned = accident, poisoned
+    data = SharedData(RunFolder(folder), method.stages())
+    config = engine_fakes.config_of(eval_every=3)
+    _, result = engine_fakes.run(folder, method, config, open_batches=data.batches, evaluate=engine_fakes.evaluate)
+    state = {key: value.double().sum().item() for key, value in method.state_dict().items()}
+    return {"images": result.images_seen, "state": state}
+
+
+def at(iteration: int, number: int) -> Callable[[int], None]:
+    """This process gets a signal in that step."""
+    return lambda now: os.kill(os.getpid(), number) if now == iteration else None
+
+
+def stopped(folder: Path) -> Any:
+    return train(folder, at(2, signal.SIGTERM))
+
+
+def killed(folder: Path) -> Any:
+    return train(folder, at(3, signal.SIGKILL))
+
+
+def poisoned(folder: Path) -> Any:
+    return train(folder, poisoned=True)
+
+
+# The stage
+
+
+def play(folder: Path, scene: Scene, size: int = 2) -> None:
+    """A scene in so many forked processes that form one world (alone: none)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "store").unlink(missing_ok=True)
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            enter(folder, scene, rank, size)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+def enter(folder: Path, scene: Scene, rank: int, size: int) -> None:
+    """One process, to its end."""
+    os.environ["LOCAL_RANK"] = str(rank)
+    result: Any = None
+    try:
+        with redirect_stderr(io.StringIO()):
+            if size > 1:
+                store = dist.FileStore(str(folder / "store"), size)
+                dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+            result = scene(folder)
+    except BaseException as error:
+        result = {"error": type(error).__name__, "message": str(error)}
+    (folder / f"{rank}.json").write_text(json.dumps(result))
+    os._exit(0)
+
+
+SCENES: tuple[Scene, ...] = (functions, gradients, running, passes, evaluation, poisoned)
+
+
+def main(root: Path) -> None:
+    torch.set_num_threads(1)
+    import_all()
+    for name in PARITY:
+        parity(root, name)
+    for scene in SCENES:
+        play(root / scene.__name__, scene)
+    play(root / "alone", evaluation, 1)
+    play(root / "whole", train)
+    for accident in (stopped, killed):
+        folder = root / accident.__name__
+        play(folder, accident)
+        (folder / "0.json").rename(folder / "before.json")
+        play(folder, train)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
