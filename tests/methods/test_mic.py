@@ -203,9 +203,11 @@ def test_the_inner_losses_of_a_step_are_those_of_the_method_alone(tmp_path, inne
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
+@pytest.mark.parametrize("network", ["fake", "hrda:fake"])
 @pytest.mark.parametrize("inner", INNER)
-def test_the_gradient_reaches_the_student_alone(tmp_path, inner):
-    one = subject(tmp_path, "mic", "around", inner=inner)
+def test_the_gradient_reaches_the_student_alone(tmp_path, inner, network):
+    """All of it: on HRDA the attention and the detail too."""
+    one = subject(tmp_path, "mic", "around", inner=inner, **{"network.name": network})
     method = one.build()
     opened = one.first(method)
     for event in opened.stage.step(opened.batch(0), 0, torch.Generator().manual_seed(0)):
