@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from udabench.errors import PluginError
 from udabench.labels import IGNORE
 from udabench.network import Output
+from udabench.parts.upsampled import summed_cross_entropy
 from udabench.world import per_rank
 
 Reduction = Literal["valid", "all"]
@@ -49,13 +50,10 @@ def cross_entropy(
     logits: Tensor, label: Tensor, weight: Tensor | None = None, reduction: Reduction = "valid"
 ) -> Tensor:
     """Cross entropy of logits N C h w, upsampled bilinearly, against N H W labels. See :func:`segmentation_loss`."""
-    full = upsample(logits, label.shape[-2:])
-    loss = F.cross_entropy(full.float(), label, ignore_index=IGNORE, reduction="none")
-    if weight is not None:
-        loss = loss * weight
+    total = summed_cross_entropy(logits, label, weight)
     if reduction == "all":
-        return loss.mean()
-    return loss.sum() / per_rank((label != IGNORE).sum())
+        return total / label.numel()
+    return total / per_rank((label != IGNORE).sum())
 
 
 def upsample(logits: Tensor, size: tuple[int, ...]) -> Tensor:

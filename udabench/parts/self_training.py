@@ -14,7 +14,8 @@ from udabench.config import MethodConfig, setting
 from udabench.errors import UsageError
 from udabench.method import Samples
 from udabench.parts.ema import Norms
-from udabench.parts.losses import Reduction, upsample
+from udabench.parts.losses import Reduction
+from udabench.parts.upsampled import most_probable
 from udabench.size import Size
 from udabench.world import gather
 
@@ -137,7 +138,7 @@ def claim_labels(
     The weight is the share of pixels with confidence >= threshold: of the image (T2S-DA, Eq S2) or of the batch (code
     of DACS and DAFormer); 0 where ``valid`` (N H W bool) is False.
     """
-    confidence, label = upsample(logits.float(), size).softmax(1).max(1)
+    confidence, label = most_probable(logits, size)
     share = (confidence >= threshold).float().mean((1, 2))
     scale = share if scope == "image" else gather(share).mean().expand_as(share)
     weight = scale.view(-1, 1, 1) * (torch.ones_like(confidence) if valid is None else valid)
