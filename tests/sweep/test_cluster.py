@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from udabench.engine.files import read_json
@@ -95,7 +97,8 @@ def test_submitits_own_processes_carry_a_sweep_out(make: MakeJobs, tmp_path: Pat
         folder = jobs[0].folder
         if not seen and folder.metrics.is_file() and len(folder.metrics.read_text().splitlines()) > 5:
             seen.append(folder.path)
-            next(iter(cluster._handles))._job._interrupt()  # type: ignore[attr-defined]
+            (task,) = psutil.Process(int(cluster._handles[0]._job.job_id)).children()
+            task.send_signal(signal.SIGUSR2)
 
     phases = Sweep(jobs, cluster, preempt).run()
     assert list(phases.values()) == [Phase.DONE, Phase.DONE]

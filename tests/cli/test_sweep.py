@@ -1,0 +1,238 @@
+"""``udabench sweep``: plans, refusals, whole sweeps, and what a kill loses."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.numpy import load_file
+
+from udabench.cli import cli
+from udabench.engine.folder import RunFolder
+from udabench.engine.metrics import read_metrics
+from udabench.errors import UsageError, UserError
+from udabench.plugins import load_registry
+from udabench.results import read_record
+from udabench.sweep import duration
+from udabench.sweep.duration import Finding
+from udabench.sweep.file import read_sweep
+from udabench.sweep.job import make_jobs
+from udabench.testing import FAKES, write_fake_data
+
+SMALL = Path(__file__).parents[2] / "leaderboards" / "small.yaml"
+VALUES = {
+    "network.weights": "none",
+    "data.crop": "32x32",
+    "data.workers": 0,
+    "engine.log_every": 1,
+    "engine.checkpoint_every": 1000,
+}
+FILE = """
+sources: fake-source
+targets: fake-target
+preset: quick
+network: fake
+set: {network.weights: none, data.crop: 32x32, iterations: 2}
+rows:
+  - {method: source_only, seeds: [0, 1]}
+  - {method: oracle}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
+    monkeypatch.setenv("UDABENCH_DATA", str(write_fake_data(tmp_path / "data")))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is built for the plan's sake."""
+    monkeypatch.setattr(duration, "_built", lambda requests, plugins: [Finding(seconds=60.0)] * len(requests))
+
+
+def sweep(*arguments: str) -> None:
+    cli.main(["sweep", *arguments, "--plugin", str(FAKES), "--yes"], standalone_mode=False)
+
+
+def asked(*methods: str, iterations: int = 2, seeds: str = "0") -> list[str]:
+    overrides = [f"--set={key}={value}" for key, value in {**VALUES, "iterations": iterations}.items()]
+    return [
+        "--methods", ",".join(methods), "--sources", "fake-source", "--targets", "fake-target", "--seeds", seeds,
+        "--preset", "quick", "--network", "fake", *overrides,
+    ]  # fmt: skip
+
+
+def plan_rows(text: str) -> list[list[str]]:
+    return [line.split() for line in text.splitlines() if line.strip().startswith("fake-source-fake-target")]
+
+
+def test_a_plan_starts_nothing(place: Path, unbuilt: None, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep(*asked("source_only", "dacs", seeds="0,1,2"), "--grid", "optim.lr=0.1,0.2", "--jobs", "2", "--dry-run")
+    said = capsys.readouterr().out
+    assert [row[1:3] for row in plan_rows(said)] == [
+        [method, f"optim.lr={lr}"] for method in ("source_only", "dacs") for lr in (0.1, 0.2)
+    ]
+    # Two share the processor: 120 s each, and 12 of them in two rows.
+    assert "12 runs, 12 to do, 2 side by side: about 12.0 min" in said
+    assert not (place / "runs").exists()
+
+
+def test_options_choose_among_a_files_runs_and_set_changes_all(
+    place: Path, unbuilt: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "s.yaml").write_text(FILE)
+    sweep("s.yaml", "--dry-run")
+    whole = plan_rows(capsys.readouterr().out)
+    assert [(row[1], row[3]) for row in whole] == [("source_only", "0,1"), ("oracle", "0")]
+    sweep("s.yaml", "--methods", "source_only", "--seeds", "1", "--set", "iterations=3", "--dry-run")
+    (row,) = plan_rows(capsys.readouterr().out)
+    assert (row[1], row[3]) == ("source_only", "1")
+    assert row[2] != whole[0][2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Name a FILE of rows, or --methods and --sources"),
+        (["--methods", "dacs"], "or --sources"),
+        (["--methods", "dacs,", "--sources", "toycity"], "--methods takes names such as a,b"),
+        (["s.yaml", "--preset", "quick", "--grid", "a=1"], "--preset, --grid: a FILE says it itself"),
+        (["s.yaml", "--methods", "dacs"], "Unknown method of the sweep 'dacs'"),
+        (["s.yaml", "--seeds", "0,x"], "Seeds are numbers"),
+        (["none.yaml"], "Cannot read none.yaml"),
+        (["s.yaml", "--gpus", "63"], "--gpus 63: no such GPU"),
+        (["s.yaml", "--slurm", "partition=gpu"], "--slurm names resources of --executor slurm"),
+        (["s.yaml", "--gpus", "0", "--executor", "slurm"], "--slurm gpus_per_node=1"),
+        (["s.yaml", "--executor", "local", "--slurm", "gpus"], "--slurm takes key=value, not 'gpus'"),
+        (["--methods", "dacs", "--sources", "toycity", "--grid", "ema"], "--grid takes key=value"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_starts(place: Path, arguments: list[str], said: str) -> None:
+    (place / "s.yaml").write_text(FILE)
+    with pytest.raises(UsageError) as error:
+        sweep(*arguments)
+    assert said in str(error.value)
+    assert not (place / "runs" / "fake-source-fake-target").exists()
+
+
+def test_gpus_and_what_contradicts_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "s.yaml").write_text(FILE)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(UsageError, match="--jobs 3 with 2 --gpus"):
+        sweep("s.yaml", "--gpus", "0,1", "--jobs", "3")
+    with pytest.raises(UsageError, match=r"engine\.device is set for oracle, source_only"):
+        sweep("s.yaml", "--gpus", "0,1", "--set", "engine.device=cpu")
+
+
+def test_a_run_that_fails_stops_no_other(place: Path, unbuilt: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """The source's folder is away at first: the oracle does without it."""
+    arguments = [*asked("source_only", "oracle"), "--jobs", "2", "--out", "board"]
+    shutil.move(place / "data" / "fake-source", place / "away")
+    with pytest.raises(UserError, match="1 of 2 runs failed") as error:
+        sweep(*arguments)
+    said = capsys.readouterr().out
+    assert "missing fake-source train cannot be opened" in said
+    assert [row[4] for row in plan_rows(said)[2:]] == ["running", "running", "failed", "done"]
+    (log,) = place.glob("runs/*/source_only-*.log")
+    assert f"log {log.relative_to(place)}" in str(error.value)
+    assert "fake-source" in log.read_text()
+    assert "| oracle" in (place / "board" / "fake-source-fake-target.md").read_text()
+    shutil.move(place / "away", place / "data" / "fake-source")
+    sweep(*arguments, "--dry-run")
+    said = capsys.readouterr().out
+    assert "missing" not in said
+    assert [row[4:6] for row in plan_rows(said)] == [["1", "new"], ["1", "done"]]
+
+
+def test_the_small_benchmark_is_what_it_says(place: Path) -> None:
+    """Names that are known, and the rule of its header: warm-up 1/15, EMA at most 1 - 4.5 / iterations."""
+    registry = load_registry()
+    points = list(read_sweep(SMALL).points())
+    known = {entry.name for entry in registry.methods}
+    assert {point.request.method for point in points} <= known
+    jobs = make_jobs(registry, points, place, ())
+    assert len(jobs) == 9 * 3 + 9
+    for job in jobs:
+        values = {key.rpartition(".")[2]: value for key, value, _ in job.plan.config.leaves()}
+        assert values["iterations"] == (450 if job.plan.task.name == "toycity-toycity-real" else 250)
+        # FDA's steps are those of two trainings.
+        steps = values["iterations"] // (2 if job.request.method == "fda" else 1)
+        assert values["warmup"] == round(steps / 15), job.title
+        assert values.get("ema", 0) <= 1 - 4.5 / values["iterations"] + 1e-9, job.title
+
+
+class Killer:
+    """Starts the same sweep again and again, in a process of its own."""
+
+    def __init__(self, place: Path, runs: str) -> None:
+        self.runs = place / runs
+        self.command = [
+            sys.executable, "-m", "udabench", "sweep", *asked("source_only", "dacs", iterations=120),
+            "--jobs", "2", "--runs", str(self.runs), "--plugin", str(FAKES),
+        ]  # fmt: skip
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def end(self, number: int, seconds: float) -> bool:
+        """Send a signal after so long. Returns whether it came in time; then nothing may be left alive."""
+        process = self.start()
+        try:
+            said, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            children = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+            _, alive = psutil.wait_procs(children, timeout=60)
+            assert alive == []
+            return True
+        assert process.returncode == 0, said.decode()
+        return False
+
+    def folders(self) -> Iterator[RunFolder]:
+        return (RunFolder(path.parent) for path in sorted(self.runs.glob("*/*/run.json")))
+
+    def outcome(self) -> dict[str, tuple[str, dict[str, bytes]]]:
+        found = {}
+        for folder in self.folders():
+            weights = load_file(folder.checkpoints / "120" / "model.safetensors")
+            digest = read_record(folder.path).outcome_digest
+            found[folder.path.name] = (digest, {key: value.tobytes() for key, value in weights.items()})
+        return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere an orphan goes on, and is waited for")
+def test_a_kill_loses_nothing(place: Path) -> None:
+    """Killed and stopped at random moments: no completed step is made again, and the end is that of a whole sweep."""
+    whole, killed = Killer(place, "whole"), Killer(place, "killed")
+    began = time.monotonic()
+    assert not whole.end(signal.SIGKILL, 600)
+    length = time.monotonic() - began
+    draw, hits = random.Random(0), 0
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        if not killed.end(number, draw.uniform(0.3, 0.95) * length):
+            break
+        hits += 1
+        for folder in killed.folders():
+            logged = [entry["iteration"] for entry in read_metrics(folder.metrics)]
+            assert folder.read_run().get("iteration", 0) == (logged[-1] if logged else 0)
+    assert hits >= 2
+    assert not killed.end(signal.SIGKILL, 600)
+    assert killed.outcome() == whole.outcome()
+    resumed = [json.loads((folder.path / "record.json").read_text())["flags"]["resumed"] for folder in killed.folders()]
+    print(f"\n{hits} kills over {length:.0f} s sweeps; runs were resumed {resumed} times")
+    assert len(list((killed.runs / "leaderboards" / "results" / "fake-source-fake-target").glob("*.json"))) == 2
