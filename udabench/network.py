@@ -162,6 +162,11 @@ class Network(nn.Module, ABC):
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
         """The feature pyramid alone (no head): feature distance, projectors on translated images."""
 
+    def segment_and_encode(self, image: Tensor, other: Tensor) -> tuple[Output, tuple[Tensor, ...]]:
+        """All of some images, and the pyramid alone of others. A network may run its encoder once over both; then
+        batch norms that are not in eval mode see them together."""
+        return self(image), self.encode(other)
+
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Trainable parameters by role: ``encoder``, ``head``; ``encoder_norm``, ``head_norm`` for those whose

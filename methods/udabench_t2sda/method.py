@@ -88,6 +88,15 @@ class T2SDA(SelfTrainer[PullScene]):
             )
         return output
 
+    def taught(self, scene: PullScene, target: Samples) -> Output:
+        """Of the source too, where its images cannot change what the norms do with the target's."""
+        if self.projector is None or self.config.teacher_norms != "running":
+            return super().taught(scene, target)
+        network: Network = self.teacher.module  # type: ignore[assignment]
+        output, features = network.segment_and_encode(target.image, scene.source.image)
+        scene.source_map = features[self.config.pulled_map]
+        return output
+
     def terms(self, scene: PullScene, outputs: Outputs, rng: Rng) -> Iterator[Term]:
         yield from super().terms(scene, outputs, rng)
         if self.config.pulls and self.config.query_from in outputs:
@@ -128,7 +137,9 @@ class T2SDA(SelfTrainer[PullScene]):
         if key == "target":
             assert scene.target_view is not None
             return scene.target_view.view
-        features = self.teacher.module.encode(scene.image(key))[self.config.pulled_map]  # type: ignore[operator]
+        features = scene.source_map if key == "source" else None
+        if features is None:
+            features = self.teacher.module.encode(scene.image(key))[self.config.pulled_map]  # type: ignore[operator]
         return self._labelled(scene, key, self.teacher_projector(features))
 
     def _labelled(self, scene: PullScene, key: str, features: Tensor) -> View:

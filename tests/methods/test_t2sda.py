@@ -13,6 +13,7 @@ from udabench.config import ASSUMED, extra_of
 from udabench.errors import UsageError
 from udabench.labels import CITYSCAPES19, SYNTHIA16
 from udabench.method import Panel, Probe, Scalar
+from udabench.network import Output
 from udabench.plugins import import_file
 from udabench.size import Size
 
@@ -388,3 +389,33 @@ def test_paper_values():
 def test_bounds(bad):
     with pytest.raises(ValidationError):
         T2SDAConfig(**bad)
+
+
+class _Joint(fakes.TinyNetwork):
+    """One pass of the encoder over both, as networks with a head of their own do it."""
+
+    seen = 0
+
+    def segment_and_encode(self, image, other):
+        type(self).seen += 1
+        (features,) = self.encode(torch.cat([image, other]))
+        mine, others = features[: len(image)], features[len(image) :]
+        return Output(self.head(mine), (mine,)), (others,)
+
+
+@pytest.mark.parametrize(("norms", "passes"), [("running", 1), ("batch", 0)])
+def test_the_teacher_sees_source_and_target_together_where_norms_cannot_mix_them(norms, passes, monkeypatch):
+    def pulled():
+        _, losses, _, _ = _step(teacher_norms=norms, pulled_map=-1)
+        return losses["pseudo_target"].value
+
+    apart = pulled()
+    _Joint.seen = 0
+    monkeypatch.setattr(fakes, "TinyNetwork", _Joint)
+    torch.testing.assert_close(pulled(), apart)
+    assert _Joint.seen == passes
+
+
+def test_a_pass_of_their_own_needs_further_images():
+    _, losses, _, _ = _step(alignment="none", translated_norms="apart", student_batch="all")
+    assert list(losses) == ["source+mixed"]

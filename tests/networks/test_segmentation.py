@@ -160,3 +160,18 @@ def test_impossible_options() -> None:
     without.bn = nn.Identity()  # type: ignore[assignment]
     with pytest.raises(UsageError, match="no batch norms"):
         build("frozen", backbone=without)
+
+
+def test_segmenting_and_encoding_is_one_pass_of_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build(auxiliary=1).eval()
+    rng = torch.Generator().manual_seed(0)
+    image, other = (torch.rand(n, 3, 16, 24, generator=rng) for n in (2, 3))
+    whole, alone = network(image), network.encode(other)
+    seen = []
+    monkeypatch.setattr(network.backbone, "forward", lambda x, f=network.backbone.forward: seen.append(len(x)) or f(x))
+    output, features = network.segment_and_encode(image, other)
+    assert seen == [5]
+    torch.testing.assert_close(output.logits, whole.logits)
+    torch.testing.assert_close(output.heads[0].logits, whole.heads[0].logits)
+    for ours, theirs in zip((*output.features, *features), (*whole.features, *alone), strict=True):
+        torch.testing.assert_close(ours, theirs)

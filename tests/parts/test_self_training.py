@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from udabench.augment.photometry import StrongAugment
+from udabench.parts import self_training
 from udabench.parts.frozen import Frozen
 from udabench.parts.projector import Projector
 from udabench.parts.self_training import Margins, PseudoLabels, claim_labels, mix_domains, within_margins
@@ -140,3 +141,10 @@ def test_frozen_modules_are_not_stored():
     assert torch.equal(first, owner.frozen(image))
     with pytest.raises(AttributeError):
         owner.frozen(image, "no_such_method")
+
+
+def test_the_share_of_the_batch_is_that_of_all_ranks(monkeypatch):
+    """The other rank's images are sure of 1/4 and 0 of their pixels: with 3/4 and 1/4 here, 5/16 of all."""
+    monkeypatch.setattr(self_training, "gather", lambda share: torch.cat([share, torch.tensor([0.25, 0.0])]))
+    assert claim_labels(_logits(), (1, 4), 0.968, "batch").weight.unique().tolist() == [0.3125]
+    assert claim_labels(_logits(), (1, 4), 0.968, "image").weight[:, 0, 0].tolist() == [0.75, 0.25]

@@ -137,11 +137,16 @@ class SelfTrainer(Method, Generic[SceneT]):
         """The teacher's pseudo-labels, and the image mixed by them. Returns what the teacher said."""
         config = self.config
         height, width = target.image.shape[-2:]
-        output: Output = self.teacher(target.image)
+        output = self.taught(scene, target)
         pseudo = claim_labels(output.logits, (height, width), config.threshold, config.weight_scope, target.valid)
         inside = within_margins(target, config.margins, config.ignored_rule)
         scene.pseudo = pseudo._replace(weight=pseudo.weight * inside)
         scene.mixed = mix_domains(scene.source, target, scene.pseudo, config.augment(), rng, config.mix_scope)
+        return output
+
+    def taught(self, scene: SceneT, target: Samples) -> Output:
+        """What the teacher says of the target."""
+        output: Output = self.teacher(target.image)
         return output
 
     def _passes(self, scene: SceneT) -> list[tuple[str, ...]]:
@@ -149,15 +154,13 @@ class SelfTrainer(Method, Generic[SceneT]):
         supervised: tuple[str, ...] = (self.supervised,)
         mixed: tuple[str, ...] = () if scene.mixed is None else ("mixed",)
         queried = tuple(key for key in self.queried if key != self.supervised)
-        if self.queried_apart and self.config.student_batch == "all":
-            return [supervised + mixed, queried]
         match self.config.student_batch:
             case "separate":
                 groups = [supervised, queried, mixed]
-            case "mixed":
-                groups = [supervised + mixed, queried]
-            case "all":
+            case "all" if not self.queried_apart:
                 groups = [supervised + mixed + queried]
+            case _:
+                groups = [supervised + mixed, queried]
         return [group for group in groups if group]
 
     def _loss(self, scene: SceneT, keys: tuple[str, ...], rng: Rng) -> Loss:
