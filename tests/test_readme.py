@@ -24,6 +24,7 @@ def blocks(language: str) -> list[str]:
 def commands() -> list[str]:
     """Every ``udabench ...`` of the bash blocks and of inline code, without comments."""
     lines = [part for block in blocks("bash") for line in block.splitlines() for part in line.split(" && ")]
+    lines = [re.sub(r"^torchrun .* -m (?=udabench )", "", line.strip()) for line in lines]
     inline = re.findall(r"`(udabench [a-z][^`]*)`", BLOCK.sub("", TEXT))
     return [line.strip() for line in (*lines, *inline) if line.strip().startswith("udabench ")]
 

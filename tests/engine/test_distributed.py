@@ -21,11 +21,12 @@ from udabench.results import read_record
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenes, played once."""
-    root = tmp_path_factory.mktemp("world")
-    script = str(Path(world_fakes.__file__))
-    done = subprocess.run(
-        [sys.executable, "-W", "error", script, str(root)], capture_output=True, text=True, check=False, timeout=600
-    )
+    return play_all(tmp_path_factory.mktemp("world"))
+
+
+def play_all(root: Path, *which: str) -> Path:
+    command = [sys.executable, "-W", "error", str(Path(world_fakes.__file__)), str(root), *which]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
 
@@ -41,11 +42,7 @@ def told(folder: Path) -> list[Any]:
 @pytest.mark.parametrize("name", world_fakes.PARITY)
 def test_two_processes_train_as_one(stage: Path, name: str, record_property: Any) -> None:
     """Frozen norms, the same global batch: parameters after five steps, and what was logged of it."""
-    assert told(stage / name / "2") == [None, None]
-    folders = [next((stage / name / size).glob("*/*/run.json")).parent for size in ("1", "2")]
-    alone, shared = (load_file(folder / "checkpoints" / "5" / "model.safetensors") for folder in folders)
-    assert alone.keys() == shared.keys()
-    differences = {key: float((alone[key].double() - shared[key].double()).abs().max()) for key in alone}
+    differences, folders = compare(stage / name)
     record_property("largest difference", max(differences.values()))
     assert max(differences.values()) < 1e-5, max(differences, key=lambda key: differences[key])
     lines = [read_metrics(folder / "metrics.jsonl")[:2] for folder in folders]
@@ -56,6 +53,27 @@ def test_two_processes_train_as_one(stage: Path, name: str, record_property: Any
     records = [read_record(folder) for folder in folders]
     assert [record.device for record in records] == ["cpu", "2 x cpu"]
     assert records[0].cost.images == records[1].cost.images
+
+
+def compare(scene: Path) -> tuple[dict[str, float], list[Path]]:
+    """Largest differences between the last weights of one process and of two, and the run folders."""
+    assert told(scene / "2") == [None, None]
+    folders = [next((scene / size).glob("*/*/run.json")).parent for size in ("1", "2")]
+    alone, shared = (load_file(folder / "checkpoints" / "5" / "model.safetensors") for folder in folders)
+    assert alone.keys() == shared.keys()
+    return {key: float((alone[key].double() - shared[key].double()).abs().max()) for key in alone}, folders
+
+
+@pytest.mark.gpu
+def test_norms_of_all_gpus(tmp_path: Path, record_property: Any) -> None:
+    """With ``sync_norms`` two processes train as one although norms learn."""
+    stage = play_all(tmp_path, "gpu")
+    for rank in told(stage / "sync_norms"):
+        assert rank["kinds"] == ["Conv2d", "SyncBatchNorm"]
+        assert max(rank["differences"]) < 1e-5
+    differences, _ = compare(stage / "gpu")
+    record_property("largest difference", max(differences.values()))
+    assert max(differences.values()) < 1e-4, max(differences, key=lambda key: differences[key])
 
 
 def test_the_functions_of_the_world(stage: Path) -> None:
@@ -85,6 +103,12 @@ def test_running_statistics_are_averaged(stage: Path) -> None:
     for rank in told(stage / "running"):
         assert rank["mean"] == [1, 0]
         assert rank["var"] == pytest.approx([0.5 + 0.5 * 4 / 3, 1])
+
+
+def test_norms_are_exchanged_where_they_are(stage: Path) -> None:
+    for rank in told(stage / "converted"):
+        kinds = ["Conv2d", "Dropout2d", "FakeNetwork", "SyncBatchNorm"]
+        assert rank == {"kept": True, "keys": True, "kinds": kinds}
 
 
 def test_a_pass_shares_what_it_treats_image_by_image(stage: Path) -> None:

@@ -5,6 +5,7 @@ Each scene leaves ``<scene>/<rank>.json``: what its function returned on that ra
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -23,14 +24,16 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench import world
-from udabench.config import EvaluateConfig
+from udabench.config import EngineConfig, EvaluateConfig
 from udabench.data.locate import open_dataset
+from udabench.engine.backend import place
 from udabench.engine.folder import RunFolder
 from udabench.engine.ranks import average_gradients, average_running
 from udabench.engine.workspace import RunWorkspace
 from udabench.evaluate.evaluator import evaluate
 from udabench.labels import CITYSCAPES19
 from udabench.method import Batch, Loss, Stage
+from udabench.run import conduct
 from udabench.run.conduct import start_run
 from udabench.task import Task
 from udabench.testing import FakeNetwork, dataset, fake_registry
@@ -122,6 +125,17 @@ def running(folder: Path) -> dict[str, Any]:
     return {"mean": [float(n.running_mean) for n in norms], "var": [float(n.running_var) for n in norms]}
 
 
+def converted(folder: Path) -> dict[str, Any]:
+    """Norms are exchanged; their parameters and the keys of the state stay."""
+    network = FakeNetwork(19)
+    before = list(network.parameters()), list(network.state_dict())
+    for _ in range(2):
+        place(network, EngineConfig(sync_norms=True), torch.device("cpu"))
+    kept = all(a is b for a, b in zip(before[0], network.parameters(), strict=True))
+    kinds = {type(module).__name__ for module in network.modules()}
+    return {"kept": kept, "keys": before[1] == list(network.state_dict()), "kinds": sorted(kinds)}
+
+
 def passes(folder: Path) -> dict[str, Any]:
     method = FakeMethod()
     workspace = RunWorkspace(
@@ -166,6 +180,43 @@ def evaluation(folder: Path) -> dict[str, Any]:
         "entropy": repr(found.entropy),
         "unlabelled": repr(found.unlabelled),
     }
+
+
+# On a GPU, which both processes share: NCCL would want one each
+
+
+def sync_norms(folder: Path) -> dict[str, Any]:
+    """A norm over the whole batch, against the halves of it on two ranks: outputs, gradients, running statistics."""
+    torch.manual_seed(0)
+    image, factor = torch.randn(2, 4, 3, 8, 8, device="cuda").unbind()
+    plain = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).cuda()
+    shared = copy.deepcopy(plain)
+    place(shared, EngineConfig(sync_norms=True), torch.device("cuda"))
+    (plain(image) * factor).mean().backward()
+    out = shared(world.own(image))
+    (out * world.own(factor)).mean().backward()
+    average_gradients(list(shared.parameters()))
+    average_running(shared)
+    pairs = [
+        *((p.grad, q.grad) for p, q in zip(plain.parameters(), shared.parameters(), strict=True)),
+        *zip(plain[1].buffers(), shared[1].buffers(), strict=True),
+        (world.own(plain(image)), shared(world.own(image))),
+    ]
+    kinds = [type(module).__name__ for module in shared]
+    return {"kinds": kinds, "differences": [float((a.double() - b.double()).abs().max()) for a, b in pairs]}
+
+
+def gpu_parity(root: Path) -> None:
+    """T2S-DA with norms that learn, over both processes."""
+    values = {**VALUES, **PULL, "engine.device": "cuda", "engine.sync_norms": True}
+    plan = Subject("t2sda", None, root / "gpu", values).plan
+
+    def scene(folder: Path) -> None:
+        conduct.choose_device = lambda name: torch.device("cuda", 0)
+        start_run(plan, folder)
+
+    for size in (1, 2):
+        play(root / "gpu" / str(size), scene, size)
 
 
 # Runs of the engine's fake method, whose norms learn: stopped, killed, poisoned
@@ -267,7 +318,7 @@ def enter(folder: Path, scene: Scene, rank: int, size: int) -> None:
     os._exit(0)
 
 
-SCENES: tuple[Scene, ...] = (functions, gradients, running, passes, evaluation, poisoned)
+SCENES: tuple[Scene, ...] = (functions, gradients, running, converted, passes, evaluation, poisoned)
 
 
 def main(root: Path) -> None:
@@ -286,5 +337,11 @@ def main(root: Path) -> None:
         play(folder, train)
 
 
+def main_gpu(root: Path) -> None:
+    """The parent must not touch the GPU before it forks."""
+    play(root / "sync_norms", sync_norms)
+    gpu_parity(root)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (main_gpu if "gpu" in sys.argv[2:] else main)(Path(sys.argv[1]))

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from udabench.config import EngineConfig
-from udabench.engine.ranks import synchronized
 from udabench.method import Batch, Samples
 from udabench.network import Network
 from udabench.world import world_size
@@ -46,7 +45,7 @@ def place(module: nn.Module, engine: EngineConfig, device: torch.device) -> None
     """Move to the device, choose norms and memory format, compile the networks. May be repeated."""
     module.to(device)
     if engine.sync_norms and world_size() > 1:
-        synchronized(module)
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     if engine.channels_last:
         module.to(memory_format=torch.channels_last)
     if engine.compile:

@@ -66,15 +66,6 @@ def average_running(module: nn.Module) -> None:
     _average([value for m in moving for value in (m.running_mean, m.running_var) if value is not None])
 
 
-def synchronized(module: nn.Module) -> None:
-    """Batch norms of the module take their statistics over the batch of all ranks, in place. May be repeated."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))  # type: ignore[no-untyped-call]
-        else:
-            synchronized(child)
-
-
 def merged(mine: Mapping[str, Value], add: Callable[[Value, Value], Value]) -> dict[str, Value]:
     """All ranks' values by name, those of one name added up."""
     joined: dict[str, Value] = {}
