@@ -7,7 +7,7 @@ metric -> figure of the one ``task``; null with a ``reason`` where there is none
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -64,21 +64,6 @@ def presets_of(method: Registered, wraps: bool = False) -> dict[str, Preset]:
         below = found.get(preset.name)
         found[preset.name] = _over(below, preset) if below else preset
     return {name: _extended(preset, found, method.name) for name, preset in found.items()}
-
-
-def choose_presets(method: Registered, name: str | None) -> list[Preset]:
-    """The method's default and the named preset, weakest first. Raises UsageError for an unknown name."""
-    presets = presets_of(method)
-    if name is not None and name not in presets:
-        raise unknown(f"preset of {method.name}", name, presets)
-    names = [DEFAULT, *([name] if name not in (None, DEFAULT) else [])]
-    return [presets[n] for n in names if n in presets]
-
-
-def network_of(presets: Sequence[Preset]) -> str | None:
-    """The network that these presets (weakest first) choose; None: they leave it open."""
-    named: list[str] = [preset.values["network.name"] for preset in presets if "network.name" in preset.values]
-    return named[-1] if named else None
 
 
 def _over(below: Preset, above: Preset) -> Preset:

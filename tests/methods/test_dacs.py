@@ -10,12 +10,12 @@ from udabench_dacs.config import DacsConfig
 from udabench_dacs.method import Dacs
 
 from udabench.method import Panel
-from udabench.plugins import import_file, load_registry
-from udabench.presets import choose_presets, presets_of
-from udabench.resolve import layer_of, resolve
+from udabench.plugins import import_file
+from udabench.presets import presets_of
 from udabench.size import Size
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+rows = import_file(Path(__file__).with_name("rows.py"))
 PLAIN = {"jitter_chance": 0, "blur_chance": 0, "threshold": 0.16}
 
 
@@ -85,11 +85,11 @@ def test_the_teacher_follows_the_optimiser_and_is_in_training():
     )
 
 
-METHOD = load_registry().methods.describe("dacs")
+METHOD = rows.REGISTRY.methods.describe("dacs")
 
 
 def _row(preset):
-    return resolve(DacsConfig, [layer_of(p) for p in choose_presets(METHOD, preset)]).config
+    return rows.row("dacs", preset).config
 
 
 def test_the_default_is_the_recipe_of_the_code():

@@ -9,12 +9,12 @@ from torch.nn import functional as F
 from udabench_daformer.method import DAFormer
 
 from udabench.parts.self_training import SelfTrainingConfig
-from udabench.plugins import import_file, load_registry
-from udabench.presets import choose_presets, presets_of
-from udabench.resolve import layer_of, resolve
+from udabench.plugins import import_file
+from udabench.presets import presets_of
 from udabench.size import Size
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+rows = import_file(Path(__file__).with_name("rows.py"))
 THINGS = (6, 7, 11, 12, 13, 14, 15, 16, 17, 18)
 
 
@@ -68,11 +68,11 @@ def test_pseudo_labels_weigh_the_share_of_the_batch_within_the_margins():
     assert shared.weight[:, :4].abs().max() == shared.weight[:, 20:].abs().max() == 0
 
 
-METHOD = load_registry().methods.describe("daformer")
+METHOD = rows.REGISTRY.methods.describe("daformer")
 
 
 def _row(preset):
-    return resolve(SelfTrainingConfig, [layer_of(p) for p in choose_presets(METHOD, preset)]).config
+    return rows.row("daformer", preset).config
 
 
 def test_the_default_is_the_papers_row():
@@ -91,7 +91,7 @@ def test_the_default_is_the_papers_row():
 def test_each_strategy_is_a_switch():
     def changed(preset):
         rows = [{key: value for key, value, _ in _row(name).leaves()} for name in (None, preset)]
-        return {key: rows[1][key] for key in rows[0] if rows[0][key] != rows[1][key]}
+        return {key: rows[1][key] for key in rows[0] if key != "preset" and rows[0][key] != rows[1][key]}
 
     assert changed("no-rcs") == {"data.sampler": "uniform"}
     assert changed("no-feature-distance") == {"settings.feature_distance": 0}

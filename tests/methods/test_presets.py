@@ -2,24 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from udabench.errors import PluginError
 from udabench.hookspecs import Entry
 from udabench.labels import CITYSCAPES19
-from udabench.plugins import load_registry
-from udabench.presets import choose_presets, presets_of
-from udabench.registry import Catalogue, Registered
-from udabench.resolve import layer_of, resolve
+from udabench.plugins import import_file
+from udabench.presets import presets_of
+from udabench.registry import Catalogue
 from udabench.size import Size
 
-CATALOGUE = load_registry().methods
-
-
-def _resolve(method: Registered, preset: str | None):
-    layers = [layer_of(p) for p in choose_presets(method, preset)]
-    return resolve(CATALOGUE.get(method.name).Config, layers)
+rows = import_file(Path(__file__).with_name("rows.py"))
+CATALOGUE = rows.REGISTRY.methods
 
 
 @pytest.mark.parametrize("method", list(CATALOGUE), ids=lambda m: m.name)
@@ -27,14 +23,14 @@ def test_every_preset_resolves_and_is_documented(method):
     presets = presets_of(method)
     assert {"default", "quick"} <= set(presets)
     for name, preset in presets.items():
-        resolved = _resolve(method, name)
+        resolved = rows.row(method.name, name)
         assert preset.about, name
         assert all(resolved.origins[key].strip() for key in preset.values), name
         assert (preset.published is None) or preset.table, name
 
 
 def _row(preset):
-    return _resolve(CATALOGUE.describe("t2sda"), preset).config
+    return rows.row("t2sda", preset).config
 
 
 def test_the_default_is_the_papers_resnet_row():
@@ -57,10 +53,10 @@ def test_rows_of_the_tables():
 
 
 def test_quick_is_small_for_all_methods():
-    rows = [_resolve(method, "quick").config for method in CATALOGUE]
-    assert {row.network.name for row in rows} == {"lite0"}
-    assert {row.iterations for row in rows} == {rows[0].iterations}
-    assert {row.hash for row in rows} != {rows[0].hash}
+    quick = [rows.row(method, "quick").config for method in CATALOGUE.names()]
+    assert {row.network.name for row in quick} == {"lite0"}
+    assert {row.iterations for row in quick} == {quick[0].iterations}
+    assert {row.hash for row in quick} != {quick[0].hash}
 
 
 GTA5, SYNTHIA = "gta5-cityscapes", "synthia-cityscapes"
@@ -139,14 +135,14 @@ def test_generalisation_is_the_papers_objective():
 
 
 def test_the_baseline_of_generalisation_has_the_same_augmentation():
-    mine, baseline = (_resolve(CATALOGUE.describe(name), "dg").config for name in ("t2sda", "source_only"))
+    mine, baseline = (rows.row(name, "dg").config for name in ("t2sda", "source_only"))
     assert mine.network == baseline.network
     assert mine.settings.translator == baseline.settings.translator
     assert mine.settings.translator_options == baseline.settings.translator_options
 
 
 def _assumed(preset):
-    return set(_resolve(CATALOGUE.describe("t2sda"), preset).assumed)
+    return set(rows.row("t2sda", preset).assumed)
 
 
 def test_what_the_paper_leaves_open_is_listed_as_assumed():

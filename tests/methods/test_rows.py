@@ -9,14 +9,15 @@ from click.testing import CliRunner
 
 from udabench.cli.run import run
 from udabench.errors import UsageError
-from udabench.plugins import load_registry
-from udabench.presets import choose_presets, network_of, presets_of
+from udabench.plugins import import_file
+from udabench.presets import presets_of
 from udabench.run import estimate
 from udabench.testing import dataset
 from udabench.testing.step import run_step
 from udabench.testing.subject import Subject
 
-REGISTRY = load_registry()
+rows = import_file(Path(__file__).with_name("rows.py"))
+REGISTRY = rows.REGISTRY
 ROWS = [
     pytest.param(method.name, preset, id=f"{method.name}-{preset}")
     for method in REGISTRY.methods
@@ -55,13 +56,11 @@ def test_every_row_makes_two_steps(method, preset, tmp_path):
 
 def _small(method: str, preset: str, folder: Path) -> dict[str, object]:
     """What else a row needs at this size: its wrappers around the fake network, pictures where it reads some."""
-    presets = choose_presets(REGISTRY.methods.describe(method), preset)
-    wrappers = (network_of(presets) or "").split(":")[:-1]
-    values: dict[str, object] = {"network.name": ":".join([*wrappers, "fake"])}
-    if {"ignored_top", "inner"} & set(REGISTRY.methods.get(method).Config.model_fields):
-        # Margins of images 512 high would leave nothing here.
-        values |= {"ignored_top": 0, "ignored_bottom": 0}
-    chosen = [p.values["settings.translator"] for p in presets if "settings.translator" in p.values]
-    if chosen and chosen[-1] == "folder":
+    config = rows.row(method, preset).config
+    chosen = {key.rpartition(".")[2]: value for key, value, _ in config.leaves() if key.startswith("settings.")}
+    values: dict[str, object] = {"network.name": ":".join([*config.network.name.split(":")[:-1], "fake"])}
+    # Margins of images 512 high would leave nothing here.
+    values |= {key: 0 for key in chosen if key in ("ignored_top", "ignored_bottom", "ignored_left", "ignored_right")}
+    if chosen.get("translator") == "folder":
         values["translator_options"] = {"path": str(folder / "data" / dataset.SOURCE / "images" / "train")}
     return values
