@@ -39,8 +39,9 @@ class Block(NamedTuple):
 
 def linear_matrix(length: int, size: int, device: torch.device) -> Tensor:
     """``size`` x ``length``: linear interpolation along one axis, corners not aligned."""
-    unit = torch.eye(length, device=device).unsqueeze(0)
-    return F.interpolate(unit, size=size, mode="linear", align_corners=False)[0].T
+    place = (torch.arange(size, device=device, dtype=torch.float32) + 0.5) * (length / size) - 0.5
+    away = place.clamp(0, length - 1).unsqueeze(1) - torch.arange(length, device=device)
+    return (1 - away.abs()).clamp(min=0)
 
 
 def upsampled(logits: Tensor, size: tuple[int, int]) -> Iterator[Block]:
