@@ -73,7 +73,7 @@ def test_corner_window_covers_minus_b_to_b_minus_one():
     assert not torch.allclose(result, fda(SOURCE, TARGET, 0.1), atol=1e-3)
 
 
-def test_targets_are_used_in_turn_and_resized():
+def test_a_target_serves_several_images_and_is_resized():
     translated = FDA(0.1)(SOURCE, TARGET[:1], RNG)
     torch.testing.assert_close(translated, fda(SOURCE, TARGET[[0, 0]], 0.1).clamp(0, 1))
     assert FDA(0.1)(SOURCE, torch.rand(2, 3, 48, 80), RNG).shape == SOURCE.shape

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from udabench.translate.draws import partners
 from udabench.translate.histogram import HistogramMatching, match_histograms
 
 
@@ -48,8 +49,16 @@ def test_identical_images_stay_and_flat_ones_do_not_divide_by_zero():
     assert torch.equal(match_histograms(image[:1], flat), torch.full((1, 3, 8, 8), 0.25))
 
 
-def test_engine_uses_targets_in_turn():
+def test_images_are_spread_over_the_targets():
     rng = torch.Generator().manual_seed(2)
     source, target = torch.rand(3, 3, 6, 6, generator=rng), torch.rand(2, 3, 6, 8, generator=rng)
     found = HistogramMatching()(source, target, rng)
-    torch.testing.assert_close(found, match_histograms(source, target[[0, 1, 0]]))
+    torch.testing.assert_close(found, match_histograms(source, target[[0, 0, 1]]))
+
+
+@pytest.mark.parametrize(("images", "others"), [(4, 4), (4, 2), (2, 4), (4, 6), (6, 2)])
+def test_halves_of_a_batch_pair_as_the_whole_does(images, others):
+    whole = partners(images, others, torch.device("cpu"))
+    half = partners(images // 2, others // 2, torch.device("cpu"))
+    assert whole.tolist() == [*half.tolist(), *(half + others // 2).tolist()]
+    assert 0 <= whole.min() <= whole.max() < others

@@ -17,6 +17,14 @@ def draw_rows(rng: Rng, images: int, *shape: int) -> Tensor:
     return own(torch.rand(images * world_size(), *shape, generator=rng))
 
 
+def partners(images: int, others: int, device: torch.device) -> Tensor:
+    """Which of the others each image goes with: image i with the i-th, or spread over them where they are not as many.
+
+    Of equal parts of a batch, each pairs as the whole does.
+    """
+    return torch.arange(images, device=device) * others // images
+
+
 def between(uniform: Tensor, low: float, high: float) -> Tensor:
     """Numbers in [0, 1) stretched to ``low`` to ``high``."""
     return low + (high - low) * uniform

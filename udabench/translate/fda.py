@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from udabench.errors import UsageError
 from udabench.size import Size
 from udabench.translate.base import Translator
+from udabench.translate.draws import partners
 from udabench.translate.styles import PROCEDURAL, open_styles
 
 Window = Literal["symmetric", "corner"]
@@ -38,7 +39,7 @@ class FDA(Translator):
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
         if target is None:
             raise ValueError("FDA needs target images")
-        style = target[torch.arange(len(source), device=target.device) % len(target)]
+        style = target[partners(len(source), len(target), target.device)]
         result = fda(source, style, self.beta, self.window)
         return result.clamp(0, 1) if self.clamp else result
 

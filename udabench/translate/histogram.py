@@ -7,6 +7,7 @@ from torch import Generator as Rng
 from torch import Tensor
 
 from udabench.translate.base import Translator
+from udabench.translate.draws import partners
 
 
 class HistogramMatching(Translator):
@@ -15,8 +16,7 @@ class HistogramMatching(Translator):
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
         if target is None:
             raise ValueError("HistogramMatching needs target images")
-        partner = torch.arange(len(source), device=target.device) % len(target)
-        return match_histograms(source, target[partner])
+        return match_histograms(source, target[partners(len(source), len(target), target.device)])
 
 
 def match_histograms(source: Tensor, target: Tensor) -> Tensor:
