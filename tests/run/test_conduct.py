@@ -20,11 +20,12 @@ from udabench.evaluate.evaluator import Evaluation
 from udabench.method import Batch, Group, Loss, Method, Optimizer, Samples, Stage
 from udabench.results import Scored
 from udabench.run.conduct import open_plan, start_run
-from udabench.run.plan import Plan
+from udabench.run.evaluation import evaluate_run
+from udabench.run.plan import Plan, Request, make_plan
 from udabench.run.predict import Predictor
 from udabench.run.scoring import Scorer
 from udabench.run.trained import Trained
-from udabench.testing import dataset
+from udabench.testing import FAKES, SMALL, dataset, fake_registry, write_fake_data
 from udabench.testing.subject import Subject
 
 
@@ -180,3 +181,14 @@ def test_an_evaluation_on_other_images_is_not_flagged(tmp_path: Path) -> None:
     record = start_run(subject("oracle", tmp_path).plan, tmp_path / "runs").record
     assert record.protocol["dataset"] == dataset.TARGET
     assert not record.flags.training_images
+
+
+def test_an_evaluation_knows_what_the_run_began_with(tmp_path: Path) -> None:
+    data = write_fake_data(tmp_path / "data")
+    roots = {f"data.roots.{name}": data / name for name in (dataset.SOURCE, dataset.TARGET)}
+    request = Request("source_only", dataset.SOURCE, dataset.TARGET, "quick", {**SMALL, **roots})
+    outcome = start_run(make_plan(fake_registry(), request, [FAKES]), tmp_path / "runs")
+    again = evaluate_run(outcome.folder, {"evaluate.flip": True}).record
+    assert again.network == outcome.record.network
+    assert again.network.reports
+    assert again.flags.imported is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,7 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     opened = open_plan(plan)
     with folder.lock():
         check_free(folder)
-        folder.update_run(**describe(plan))
+        folder.update_run(**describe(plan), weights=initial_weights(opened.method))
         return _carry_out(opened, folder)
 
 
@@ -180,6 +180,11 @@ def describe(plan: Plan) -> dict[str, Any]:
         "origins": dict(plan.resolved.origins),
         "plugins": [str(path) for path in plan.plugin_files],
     }
+
+
+def initial_weights(method: Method) -> list[dict[str, Any]]:
+    """What ``run.json`` keeps of the network's start: the last checkpoint alone cannot tell it."""
+    return [asdict(report) for report in method.network_of_record().reports]
 
 
 def resume_run(path: Path, plugins: Sequence[Path] = (), device: str | None = None) -> Outcome:

@@ -46,21 +46,18 @@ def evaluate_run(
     with evaluation_progress() as progress:
         scored = scorer.final(trained.method, progress, trained.iteration)
     cost, lists = _trained_cost(trained)
-    imported = _imported(trained)
-    scores = Scores(scored, len(scored), cost, lists, imported=imported.source if imported else None)
+    scores = Scores(scored, len(scored), cost, lists, imported=_recall_weights(trained))
     folder.path.mkdir(parents=True, exist_ok=True)
     record = write_outcome(plan, folder.path, f"{plan.row_name}-s{config.seed}", trained.method, trained.device, scores)
     return Outcome(folder.path, record)
 
 
-def _imported(trained: Trained) -> WeightsReport | None:
-    """What was loaded, where the weights were not trained here; the network then reports it."""
-    stored = RunFolder(trained.folder).read_run().get("imported")
-    if stored is None:
-        return None
-    report = WeightsReport(**stored)
-    trained.method.network_of_record().reports = (report,)
-    return report
+def _recall_weights(trained: Trained) -> str | None:
+    """Let the network report the weights that the run began with; their file, where nothing was trained from it."""
+    folder = RunFolder(trained.folder)
+    reports = tuple(WeightsReport(**stored) for stored in folder.read_run().get("weights", ()))
+    trained.method.network_of_record().reports = reports
+    return reports[0].source if folder.status == "imported" else None
 
 
 def _with(plan: Plan, overrides: Mapping[str, Any]) -> Plan:

@@ -99,7 +99,7 @@ def import_checkpoint(
     state = {"identity": run_identity(plan.config), "counters": counters.as_state()}
     with folder.lock():
         Checkpoints(folder.checkpoints).write(0, state, method, {})
-        folder.update_run(**describe(plan), status="imported", iteration=0, imported=asdict(report))
+        folder.update_run(**describe(plan), status="imported", iteration=0, weights=[asdict(report)])
     return Imported(folder.path, published, report)
 
 
