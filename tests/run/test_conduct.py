@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import Tensor, nn
 
 from udabench.data.locate import open_dataset
 from udabench.data.store import prepare
-from udabench.errors import PluginError
+from udabench.errors import PluginError, UsageError
 from udabench.evaluate.evaluator import Evaluation
 from udabench.method import Batch, Group, Loss, Method, Optimizer, Samples, Stage
 from udabench.results import Scored
+from udabench.run import conduct
 from udabench.run.conduct import open_plan, start_run
 from udabench.run.evaluation import evaluate_run
 from udabench.run.plan import Plan, Request, make_plan
@@ -130,6 +132,24 @@ def test_a_look_comes_before_windows_and_mirrors(tmp_path: Path) -> None:
     assert len(method.looked) == 1
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"engine.sync_norms": True}, "engine.sync_norms joins batch norms over GPUs, and this run is on the CPU"),
+        ({"data.target_batch": 3}, "data.target_batch = 3 does not divide by the 2 processes"),
+    ],
+)
+def test_what_two_processes_cannot_do_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, Any], said: str
+) -> None:
+    plan = subject("dacs", tmp_path, **values).plan
+    open_plan(plan)
+    shutil.rmtree(tmp_path / "data")
+    monkeypatch.setattr(conduct, "world_size", lambda: 2)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        open_plan(plan)
+
+
 def test_a_jpeg_store_is_flagged(tmp_path: Path) -> None:
     plan = subject("source_only", tmp_path, **{"data.store": str(tmp_path / "store")}).plan
     data = plan.config.data
@@ -186,9 +206,10 @@ def test_an_evaluation_on_other_images_is_not_flagged(tmp_path: Path) -> None:
 def test_an_evaluation_knows_what_the_run_began_with(tmp_path: Path) -> None:
     data = write_fake_data(tmp_path / "data")
     roots = {f"data.roots.{name}": data / name for name in (dataset.SOURCE, dataset.TARGET)}
-    request = Request("source_only", dataset.SOURCE, dataset.TARGET, "quick", {**SMALL, **roots})
+    values = {**SMALL, **roots, "network.name": "lite0", "network.weights": "imagenet"}
+    request = Request("source_only", dataset.SOURCE, dataset.TARGET, "quick", values)
     outcome = start_run(make_plan(fake_registry(), request, [FAKES]), tmp_path / "runs")
     again = evaluate_run(outcome.folder, {"evaluate.flip": True}).record
     assert again.network == outcome.record.network
-    assert again.network.reports
+    assert again.network.reports[0].matched > 0
     assert again.flags.imported is None
