@@ -273,7 +273,7 @@ class _Networks:
             with record_function(BACKWARD):
                 if self.backward_ends:
                     self.losses = record_function(LOSSES_BACKWARD)
-                    self.losses.__enter__()
+                    self.losses.__enter__()  # type: ignore[no-untyped-call]
                 try:
                     return function(*arguments, **options)
                 finally:

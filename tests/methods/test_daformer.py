@@ -93,7 +93,7 @@ def test_each_strategy_is_a_switch():
         rows = [{key: value for key, value, _ in _row(name).leaves()} for name in (None, preset)]
         return {key: rows[1][key] for key in rows[0] if key != "preset" and rows[0][key] != rows[1][key]}
 
-    assert changed("no-rcs") == {"data.sampler": "uniform"}
+    assert changed("no-rcs") == {"data.sampler": "paired"}
     assert changed("no-feature-distance") == {"settings.feature_distance": 0}
     assert changed("no-warmup") == {"optim.warmup": 0}
 
