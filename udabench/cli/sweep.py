@@ -71,7 +71,7 @@ def sweep(
     from rich.console import Console
 
     from udabench.sweep.conduct import Sweep
-    from udabench.sweep.job import make_jobs
+    from udabench.sweep.job import State, make_jobs
     from udabench.sweep.view import watching
 
     console = Console(highlight=False, soft_wrap=True)
@@ -84,7 +84,8 @@ def sweep(
     # Without GPUs or machines of their own, runs side by side share this one.
     share = 1 if names or executor == "slurm" else 1 / side_by_side
     _print_plan(todo, side_by_side, share, files, "auto" if executor == "slurm" else None)
-    if dry_run or not _agreed(yes):
+    begun = yes or all(job.state() == State.DONE for job in todo)
+    if dry_run or not (begun or _agreed()):
         return
     with watching(todo, console) as watch:
         phases = Sweep(todo, worker, watch).run()
@@ -195,8 +196,8 @@ def _wide() -> Console:
     return Console(highlight=False, soft_wrap=True, width=max(Console().width, 120))
 
 
-def _agreed(yes: bool) -> bool:
-    return yes or not sys.stdin.isatty() or click.confirm("Start?", default=True)
+def _agreed() -> bool:
+    return not sys.stdin.isatty() or click.confirm("Start?", default=True)
 
 
 def _conclude(phases: Mapping[Job, Phase], out: Path) -> None:
