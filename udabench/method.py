@@ -68,7 +68,10 @@ class Samples(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's input. A domain that the stage did not ask for is None."""
+    """One step's input. A domain that the stage did not ask for is None.
+
+    Of several processes each gets its part: what is taken over the batch goes through :mod:`udabench.world`.
+    """
 
     source: Samples | None
     target: Samples | None

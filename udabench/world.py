@@ -58,11 +58,15 @@ def local_size() -> int:
 def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, detached; of any shape, the same on each rank."""
     summed = tensor.detach()
+    return total_(summed.clone(memory_format=torch.contiguous_format)) if _together() else summed
+
+
+def total_(tensor: Tensor) -> Tensor:
+    """:func:`total` in place, of a contiguous tensor."""
     if _together():
-        summed = summed.clone(memory_format=torch.contiguous_format)
         with _peers():
-            dist.all_reduce(summed)
-    return summed
+            dist.all_reduce(tensor)
+    return tensor
 
 
 def per_rank(count: Tensor) -> Tensor:

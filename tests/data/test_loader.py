@@ -120,13 +120,14 @@ def test_a_bug_keeps_its_kind() -> None:
         list(stream(_Bug(), 0, 3, 1))
 
 
-def test_interrupts_do_not_end_workers(function) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_do_not_end_workers(function, number) -> None:
     before = {p.pid for p in children()}
     batches = stream(function, 0, 30, 1)
     next(batches)
     started = [p for p in children() if p.pid not in before and "resource_tracker" not in " ".join(p.cmdline())]
     for process in started:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
     assert len(list(batches)) == 29
 
 

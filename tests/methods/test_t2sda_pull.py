@@ -349,6 +349,19 @@ def test_fixed_and_equal_weights():
     assert P.equal_weights(used).tolist() == [0.5, 0, 0.5, 0]
 
 
+def test_each_rank_takes_the_queries_of_its_own_positions(monkeypatch):
+    queries = P.Queries(torch.tensor([[0, 5, 3], [4, 2, 1]]), torch.tensor([0, 1]), torch.ones(2, 3, dtype=torch.bool))
+    for rank, position, valid in (
+        (0, [[0, 0, 0], [0, 2, 1]], [[True, False, False], [False, True, True]]),
+        (1, [[0, 2, 0], [1, 0, 0]], [[False, True, True], [True, False, False]]),
+    ):
+        monkeypatch.setattr(P, "rank", lambda rank=rank: rank)
+        own = P.own_queries(queries, 3)
+        assert own.position.tolist() == position
+        assert own.valid.tolist() == valid
+        assert own.row is queries.row
+
+
 # --- the loss of a pair ---------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from udabench.world import gather_values, total, world_size
+from udabench.world import gather_values, total_, world_size
 
 Value = TypeVar("Value")
 
@@ -37,7 +37,7 @@ def fed_anywhere(flags: Sequence[bool]) -> list[bool]:
     """Each flag, where it is set on any rank. It goes by the processors, and waits for no GPU."""
     if world_size() == 1:
         return list(flags)
-    return [bool(count) for count in total(torch.tensor(flags, dtype=torch.int32)).tolist()]
+    return [bool(count) for count in total_(torch.tensor(flags, dtype=torch.int32)).tolist()]
 
 
 @torch.no_grad()
@@ -81,6 +81,6 @@ def _average(tensors: Sequence[Tensor]) -> None:
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for same in kinds.values():
-        mean = total(torch.cat([tensor.flatten() for tensor in same])).div_(world_size())
+        mean = total_(torch.cat([tensor.flatten() for tensor in same])).div_(world_size())
         parts = torch.split(mean, [tensor.numel() for tensor in same])
         torch._foreach_copy_(same, [part.view(tensor.shape) for part, tensor in zip(parts, same, strict=True)])
