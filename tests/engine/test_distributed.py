@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import world_fakes
+import world_parity
 from safetensors.torch import load_file
 from test_resume import end_of
 
@@ -21,11 +22,17 @@ from udabench.results import read_record
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenes, played once."""
-    return play_all(tmp_path_factory.mktemp("world"))
+    return play_all(tmp_path_factory.mktemp("world"), "main")
 
 
-def play_all(root: Path, *which: str) -> Path:
-    command = [sys.executable, "-W", "error", str(Path(world_fakes.__file__)), str(root), *which]
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Further methods."""
+    return play_all(tmp_path_factory.mktemp("more"), "more")
+
+
+def play_all(root: Path, which: str) -> Path:
+    command = [sys.executable, "-W", "error", str(Path(world_fakes.__file__)), str(root), which]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return root
@@ -39,11 +46,10 @@ def told(folder: Path) -> list[Any]:
 # What they compute together
 
 
-@pytest.mark.parametrize("name", world_fakes.PARITY)
-def test_two_processes_train_as_one(stage: Path, name: str, record_property: Any) -> None:
+@pytest.mark.parametrize("name", world_parity.PARITY)
+def test_two_processes_train_as_one(stage: Path, name: str) -> None:
     """Frozen norms, the same global batch: parameters after five steps, and what was logged of it."""
     differences, folders = compare(stage / name)
-    record_property("largest difference", max(differences.values()))
     assert max(differences.values()) < 1e-5, max(differences, key=lambda key: differences[key])
     lines = [read_metrics(folder / "metrics.jsonl")[:2] for folder in folders]
     for one, other in zip(*lines, strict=True):
@@ -57,22 +63,40 @@ def test_two_processes_train_as_one(stage: Path, name: str, record_property: Any
 
 def compare(scene: Path) -> tuple[dict[str, float], list[Path]]:
     """Largest differences between the last weights of one process and of two, and the run folders."""
-    assert told(scene / "2") == [None, None]
+    first, second = told(scene / "2")
+    assert first == second
+    assert "error" not in first, first
     folders = [next((scene / size).glob("*/*/run.json")).parent for size in ("1", "2")]
     alone, shared = (load_file(folder / "checkpoints" / "5" / "model.safetensors") for folder in folders)
     assert alone.keys() == shared.keys()
-    return {key: float((alone[key].double() - shared[key].double()).abs().max()) for key in alone}, folders
+    differences = {key: float((alone[key].double() - shared[key].double()).abs().max()) for key in alone}
+    print(f"{scene.name}: the largest difference is {max(differences.values()):.1e}")
+    return differences, folders
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", world_parity.MORE)
+def test_two_processes_train_other_methods_as_one(more: Path, name: str) -> None:
+    differences, _ = compare(more / name)
+    assert max(differences.values()) < 1e-5, max(differences, key=lambda key: differences[key])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", world_parity.LEARNING)
+def test_norms_that_learn_are_the_same_on_every_rank(more: Path, name: str) -> None:
+    first, second = told(more / name / "2")
+    assert "error" not in first, first
+    assert first == second
 
 
 @pytest.mark.gpu
-def test_norms_of_all_gpus(tmp_path: Path, record_property: Any) -> None:
+def test_norms_of_all_gpus(tmp_path: Path) -> None:
     """With ``sync_norms`` two processes train as one although norms learn."""
     stage = play_all(tmp_path, "gpu")
     for rank in told(stage / "sync_norms"):
         assert rank["kinds"] == ["Conv2d", "SyncBatchNorm"]
         assert max(rank["differences"]) < 1e-5
     differences, _ = compare(stage / "gpu")
-    record_property("largest difference", max(differences.values()))
     assert max(differences.values()) < 1e-4, max(differences, key=lambda key: differences[key])
 
 

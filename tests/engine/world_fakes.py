@@ -1,4 +1,4 @@
-"""Two processes that train together, forked by a script that has imported everything: ``python world_fakes.py FOLDER``.
+"""Two processes that train together: ``python world_fakes.py FOLDER main``, or ``more``, or ``gpu``.
 
 Each scene leaves ``<scene>/<rank>.json``: what its function returned on that rank, or the error that it met.
 """
@@ -6,22 +6,19 @@ Each scene leaves ``<scene>/<rank>.json``: what its function returned on that ra
 from __future__ import annotations
 
 import copy
-import io
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import engine_fakes
 import torch
 from engine_fakes import FakeData, FakeMethod, import_all
-from torch import distributed as dist
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from world_parity import LEARNING, MORE, PARITY, gpu_parity, parity
+from world_stage import Scene, play
 
 from udabench import world
 from udabench.config import EngineConfig, EvaluateConfig
@@ -33,50 +30,8 @@ from udabench.engine.workspace import RunWorkspace
 from udabench.evaluate.evaluator import evaluate
 from udabench.labels import CITYSCAPES19
 from udabench.method import Batch, Loss, Stage
-from udabench.run import conduct
-from udabench.run.conduct import start_run
 from udabench.task import Task
 from udabench.testing import FakeNetwork, dataset, fake_registry
-from udabench.testing.subject import Subject
-
-Scene = Callable[[Path], Any]
-
-# Parity: the same global batch, in one process and in two. Norms are frozen and nothing is dropped out.
-
-VALUES: Mapping[str, Any] = {
-    "iterations": 5,
-    "data.source_batch": 4,
-    "data.target_batch": 4,
-    "engine.checkpoint_every": 5,
-    "engine.panel_every": 0,
-    "network.options": {"dropout": 0.0},
-}
-PULL = {"queries": 16, "negatives": 32, "feature_distance": 0.005}
-PARITY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "source_only": ("source_only", {"ce_avg": "valid"}),
-    "dacs": ("dacs", {}),
-    "t2sda": ("t2sda", PULL),
-    "t2sda-other": ("t2sda", {**PULL, "pull_reduction": "literal", "negative_sampling": "pooled", "ce_avg": "all"}),
-}
-"""Scene -> method and values. T2S-DA's defaults have CBQS, DENPS and DRW on."""
-
-
-def frozen_train(module: nn.Module, mode: bool = True, train: Callable[..., nn.Module] = nn.Module.train) -> nn.Module:
-    """Norms stay in evaluation."""
-    return train(module, mode and not isinstance(module, _BatchNorm))
-
-
-def parity(root: Path, name: str) -> None:
-    method, values = PARITY[name]
-    plan = Subject(method, None, root / name, {**VALUES, **values}).plan
-
-    def scene(folder: Path) -> None:
-        nn.Module.train = frozen_train  # type: ignore[method-assign]
-        start_run(plan, folder)
-
-    for size in (1, 2):
-        play(root / name / str(size), scene, size)
-
 
 # The world's functions, by hand: rank r has r + 1, and so on
 
@@ -206,19 +161,6 @@ def sync_norms(folder: Path) -> dict[str, Any]:
     return {"kinds": kinds, "differences": [float((a.double() - b.double()).abs().max()) for a, b in pairs]}
 
 
-def gpu_parity(root: Path) -> None:
-    """T2S-DA with norms that learn, over both processes."""
-    values = {**VALUES, **PULL, "engine.device": "cuda", "engine.sync_norms": True}
-    plan = Subject("t2sda", None, root / "gpu", values).plan
-
-    def scene(folder: Path) -> None:
-        conduct.choose_device = lambda name: torch.device("cuda", 0)
-        start_run(plan, folder)
-
-    for size in (1, 2):
-        play(root / "gpu" / str(size), scene, size)
-
-
 # Runs of the engine's fake method, whose norms learn: stopped, killed, poisoned
 
 
@@ -285,47 +227,14 @@ def poisoned(folder: Path) -> Any:
     return train(folder, poisoned=True)
 
 
-# The stage
-
-
-def play(folder: Path, scene: Scene, size: int = 2) -> None:
-    """A scene in so many forked processes that form one world (alone: none)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "store").unlink(missing_ok=True)
-    children = []
-    for rank in range(size):
-        child = os.fork()
-        if child == 0:
-            enter(folder, scene, rank, size)
-        children.append(child)
-    for child in children:
-        os.waitpid(child, 0)
-
-
-def enter(folder: Path, scene: Scene, rank: int, size: int) -> None:
-    """One process, to its end."""
-    os.environ["LOCAL_RANK"] = str(rank)
-    result: Any = None
-    try:
-        with redirect_stderr(io.StringIO()):
-            if size > 1:
-                store = dist.FileStore(str(folder / "store"), size)
-                dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
-            result = scene(folder)
-    except BaseException as error:
-        result = {"error": type(error).__name__, "message": str(error)}
-    (folder / f"{rank}.json").write_text(json.dumps(result))
-    os._exit(0)
-
-
 SCENES: tuple[Scene, ...] = (functions, gradients, running, converted, passes, evaluation, poisoned)
 
 
 def main(root: Path) -> None:
     torch.set_num_threads(1)
     import_all()
-    for name in PARITY:
-        parity(root, name)
+    for name, run in PARITY.items():
+        parity(root, name, *run)
     for scene in SCENES:
         play(root / scene.__name__, scene)
     play(root / "alone", evaluation, 1)
@@ -337,6 +246,15 @@ def main(root: Path) -> None:
         play(folder, train)
 
 
+def main_more(root: Path) -> None:
+    torch.set_num_threads(1)
+    import_all()
+    for name, run in MORE.items():
+        parity(root, name, *run)
+    for name, run in LEARNING.items():
+        parity(root, name, *run, sizes=[2])
+
+
 def main_gpu(root: Path) -> None:
     """The parent must not touch the GPU before it forks."""
     play(root / "sync_norms", sync_norms)
@@ -344,4 +262,4 @@ def main_gpu(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    (main_gpu if "gpu" in sys.argv[2:] else main)(Path(sys.argv[1]))
+    {"main": main, "more": main_more, "gpu": main_gpu}[sys.argv[2]](Path(sys.argv[1]))
