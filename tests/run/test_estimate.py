@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from udabench.method import Batch, Loss, Method, Samples, Stage, Workspace
-from udabench.run.estimate import Estimate, estimate
+from udabench.run.estimate import FORMULAS, Estimate, estimate
 from udabench.testing.subject import Subject
 
 
@@ -77,3 +78,19 @@ def test_a_stage_with_layers_is_not_estimated(tmp_path: Path) -> None:
     assert found.step_flops is None
     assert found.step_seconds is None
     assert found.parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "weights", "positions"),
+    [
+        (torch.nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), 8 * 9, 64),
+        (torch.nn.Conv2d(8, 4, 3, stride=2, padding=1, bias=False), 8 * 4 * 9, 16),
+        (torch.nn.ConvTranspose2d(8, 4, 2, stride=2, bias=False), 8 * 4 * 4, 64),
+    ],
+    ids=["depthwise", "strided", "transposed"],
+)
+def test_a_convolution_costs_thrice_its_forward_pass(layer: torch.nn.Module, weights: int, positions: int) -> None:
+    image = torch.zeros(2, 8, 8, 8, requires_grad=True)
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        layer(image).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * positions * weights

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -101,9 +104,32 @@ def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> fl
     optimizers = Optimizers(stage, make_scaler("float32", cpu))
     stepper = Stepper(stage, config, cpu, optimizers, Finiteness(), Referee(len(classes)), Watchdog(classes.names))
     batch = _random_batch(plan, stage, method.target_labels)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         stepper.step([batch], 0, Notes(1))
     return float(counter.get_total_flops())
+
+
+def _convolution_backward(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],
+    w_shape: Sequence[int],
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    transposed: bool,
+    output_padding: Any,
+    groups: int,
+    wanted: Sequence[bool],
+    **rest: Any,
+) -> int:
+    """As many operations as forwards, for each of the input's and the weights' gradient that is wanted."""
+    positions = x_shape if transposed else grad_shape
+    return 2 * positions[0] * prod(positions[2:]) * prod(w_shape) * sum(wanted[:2])
+
+
+FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}
+"""torch's own formula counts the weights' gradient of a depthwise convolution as that of a full one."""
 
 
 def _state_bytes(stage: Stage) -> int:
