@@ -14,6 +14,7 @@ SIZES = [((5, 7), (20, 28)), ((5, 7), (13, 30)), ((9, 6), (9, 6)), ((9, 6), (4, 
 def _small_blocks(monkeypatch):
     """Two or three rows at a time."""
     monkeypatch.setattr(module, "_CACHED", 500)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
 def _logits(size, dtype=torch.float32):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from udabench.labels import IGNORE
 
 _CACHED, _AT_ONCE = 2**18, 2**26
-"""Values in a block on the CPU, and on a GPU, where launches cost more than memory."""
+"""Values in a block: for each thread of a CPU, and on a GPU, where launches cost more than memory."""
 
 
 class Block(NamedTuple):
@@ -52,7 +52,8 @@ def upsampled(logits: Tensor, size: tuple[int, int]) -> Iterator[Block]:
         small = small @ linear_matrix(small.shape[3], width, logits.device).T
     count, classes, length = small.shape[:3]
     matrix = linear_matrix(length, height, logits.device)
-    step = max(1, (_CACHED if small.device.type == "cpu" else _AT_ONCE) // (count * classes * width))
+    values = _CACHED * torch.get_num_threads() if small.device.type == "cpu" else _AT_ONCE
+    step = max(1, values // (count * classes * width))
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
         below = _sources(rows, length, height)
