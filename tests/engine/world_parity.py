@@ -39,6 +39,7 @@ MORE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "fda": ("fda", {}),
     "daformer": ("daformer", {"data.sampler": "rcs", "feature_distance": 0.005}),
     "mic": ("mic", {}),
+    "mic-hrda": ("mic", {"network.name": "hrda:fake", "network.options": {"dropout": 0.0, "attention": "deeplabv2"}}),
     "t2sda-unequal": ("t2sda", {**PULL, "data.target_batch": 2}),
     "t2sda-jitter": ("t2sda", {**PULL, "translator": "color_jitter", "mix_scope": "image", "weight_scope": "batch"}),
 }
