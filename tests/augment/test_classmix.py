@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from udabench.augment import classmix
 from udabench.augment.classmix import class_mask, paste
 
 
@@ -43,3 +44,16 @@ def test_paste():
     mask = torch.tensor([[[True, False]]])
     assert paste(mask, torch.ones(1, 1, 2), torch.zeros(1, 1, 2)).tolist() == [[[1, 0]]]
     assert paste(mask, torch.ones(1, 3, 1, 2), torch.zeros(1, 3, 1, 2))[0, :, 0].tolist() == [[1, 0]] * 3
+
+
+@pytest.mark.parametrize("scope", ["image", "batch"])
+def test_ranks_choose_what_the_whole_batch_would(scope, monkeypatch):
+    label = torch.randint(9, (4, 3, 5), generator=torch.Generator().manual_seed(2))
+    label[:2] += 9  # no value is on both ranks
+    whole = class_mask(label, torch.Generator().manual_seed(0), scope)
+    monkeypatch.setattr(classmix, "world_size", lambda: 2)
+    for rows, others in ((slice(0, 2), label[2:]), (slice(2, 4), label[:2])):
+        there = sum(one.flatten().bincount(minlength=256) > 0 for one in others.unbind()).int()
+        monkeypatch.setattr(classmix, "own", lambda keys, rows=rows: keys[rows])
+        monkeypatch.setattr(classmix, "total", lambda counts, there=there: counts + there)
+        assert torch.equal(class_mask(label[rows], torch.Generator().manual_seed(0), scope), whole[rows])

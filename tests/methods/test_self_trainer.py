@@ -38,6 +38,7 @@ def test_it_is_a_whole_method(values, names, parts):
     assert set(fakes.gradients(method)) == {f"student.{name}" for name, _ in method.student.named_parameters()}
     assert {event.name for event in others if isinstance(event, Panel)} >= {"source", "target", "mixed", "prediction"}
     assert shared.network is method.student
+    assert torch.equal(shared.samples.image, fakes.batch().target.image)  # not mixed
     assert (shared.samples.label, shared.label.shape, shared.weight.shape) == (None, (2, 32, 48), (2, 32, 48))
     outputs = {name: output for loss in losses.values() for name, output in loss.outputs.items()}
     assert {name: output.logits.shape for name, output in outputs.items()} == dict.fromkeys(

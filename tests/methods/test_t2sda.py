@@ -1,12 +1,13 @@
 """T2S-DA as a method: every switch steps, trains what it should, and changes what it should."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from pydantic import ValidationError
 from udabench_t2sda.config import T2SDAConfig
-from udabench_t2sda.contrast import simple_weights, target_view, view
+from udabench_t2sda.contrast import Target, View, _negatives, pull, simple_weights, target_view, view
 from udabench_t2sda.method import T2SDA
 
 from udabench.config import ASSUMED, extra_of
@@ -419,3 +420,35 @@ def test_the_teacher_sees_source_and_target_together_where_norms_cannot_mix_them
 def test_a_pass_of_their_own_needs_further_images():
     _, losses, _, _ = _step(alignment="none", translated_norms="apart", student_batch="all")
     assert list(losses) == ["source+mixed"]
+
+
+def test_weights_on_the_cross_entropy_have_mean_one_over_the_shown_classes():
+    confidence, present = torch.zeros(19, dtype=torch.float64), torch.zeros(19, dtype=torch.bool)
+    confidence[:4], present[:4] = torch.tensor([0.95, 0.9, 0.8, 0.5], dtype=torch.float64), True
+    weights = _method(reweight_on="ce")._ce_weights(SimpleNamespace(confidence=(confidence, present)))
+    roots = [0.05**0.5, 0.1**0.5, 0.2**0.5, 0.5**0.5]
+    assert weights[:4].tolist() == pytest.approx([4 * root / sum(roots) for root in roots])
+    assert weights[4:].tolist() == [1.0] * 15
+
+
+def test_negatives_of_the_target_are_its_unsure_positions():
+    eye = torch.eye(5)
+    source = View(eye[:1], torch.tensor([0]))
+    target = Target(View(eye[1:], torch.ones(4, dtype=torch.int64)), torch.tensor([0.9, 0.2, 0.3, 0.8]))
+    keys, has = _negatives(T2SDAConfig(negatives=64), 2, source, target, torch.Generator().manual_seed(0))
+    # Of class 0 all, since the source has none; of class 1 the source's, since the target shows nothing else.
+    assert has.tolist() == [True, True]
+    assert keys[0].sum(0).bool().tolist() == [False, False, True, True, False]
+    assert keys[1].sum(0).bool().tolist() == [True, False, False, False, False]
+
+
+def test_a_class_without_a_prototype_is_not_used():
+    used = []
+
+    def weigh(classes):
+        used.append(classes)
+        return classes.double()
+
+    query, positive = View(torch.rand(4, 3), torch.tensor([0, 0, 1, 255])), View(torch.rand(2, 3), torch.tensor([0, 2]))
+    pull(T2SDAConfig(queries=2, negatives=4), 3, query, positive, positive, None, weigh, torch.Generator())
+    assert used[0].tolist() == [True, False, False]

@@ -130,6 +130,13 @@ def test_fusion_by_hand() -> None:
     assert fused.flatten().tolist() == [0.25 + 1.5, 1.25 + 1.5, 2.25 + 1.5, 3.25 + 1.5]
 
 
+def test_the_context_is_weighted_before_it_is_upsampled() -> None:
+    context, attention = torch.tensor([[[[2.0, 10.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    fused, _ = fuse(context, torch.full((1, 1, 2, 4), 4.0), attention)
+    # up(0, 1) = 0, 1/4, 3/4, 1 times 4, and up(2, 0) = 2, 1.5, 0.5, 0
+    assert fused[0, 0].tolist() == [[2.0, 2.5, 3.5, 4.0]] * 2
+
+
 def test_the_sum_leaks_one_cell_around_the_box_and_no_further() -> None:
     torch.manual_seed(0)
     context, attention = torch.randn(1, CLASSES, 16, 16), torch.rand(1, CLASSES, 16, 16)
@@ -159,6 +166,11 @@ def test_training_sees_half_the_image_and_one_window() -> None:
     coarse = interpolate(output.features[0], scale_factor=2, mode="bilinear", align_corners=False)
     expected = 0.75 * full + 0.25 * coarse
     torch.testing.assert_close(output.logits[..., inner[0], inner[1]], expected[..., inner[0], inner[1]])
+    # beyond a ring of one cell the context is alone
+    outside = torch.ones(16, 32, dtype=torch.bool)
+    outside[max(cells[0].start - 1, 0) : cells[0].stop + 1, max(cells[1].start - 1, 0) : cells[1].stop + 1] = False
+    assert outside.any()
+    torch.testing.assert_close(output.logits[..., outside], coarse[..., outside])
 
 
 def test_weights_of_the_losses() -> None:

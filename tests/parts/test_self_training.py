@@ -118,6 +118,24 @@ def test_source_images_are_spread_over_more_target_images():
     assert [mixed.image[i].max().item() for i in range(3)] == [1, 1, 0.5]
 
 
+def test_the_whole_mixed_image_is_augmented():
+    mixed = mix_domains(*_domains(), lambda image, rng: image + 3, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed.image[:, 0], 3 + mixed.mask.float())
+
+
+def test_classes_are_drawn_by_image_or_by_batch():
+    source, target, pseudo = _domains()
+    source.label = source.label.clone()
+    source.label[0] = 5  # one value of its own, which the image alone always pastes
+
+    def pasted(scope):
+        rng = torch.Generator().manual_seed(0)
+        return {bool(mix_domains(source, target, pseudo, PLAIN, rng, scope).mask[0].all()) for _ in range(20)}
+
+    assert pasted("image") == {True}
+    assert pasted("batch") == {True, False}
+
+
 def test_projector_keeps_the_resolution_and_is_not_negative():
     projector = Projector(5, 16)
     out = projector(torch.randn(2, 5, 3, 4))
