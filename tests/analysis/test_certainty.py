@@ -7,12 +7,14 @@ import math
 import pytest
 import torch
 from analysis_fakes import make, seen
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchmetrics.classification import MulticlassCalibrationError
 
 from udabench.analysis.base import Seen, claim_of
-from udabench.analysis.calibration import calibration_error
+from udabench.analysis.calibration import calibration_error, diagram
 from udabench.config import RunConfig
 from udabench.parts.self_training import SelfTrainingConfig
 from udabench.size import Size
@@ -91,6 +93,16 @@ def test_calibration_by_hand() -> None:
     assert table["confidence"].tolist() == pytest.approx([0.2, 0.8])
     assert table["accuracy"].tolist() == pytest.approx([1, 2 / 3])
     assert calibration_error(table) == pytest.approx((0.8 + 3 * (0.8 - 2 / 3)) / 4)
+
+
+def test_empty_bins_have_no_share_of_the_pixels() -> None:
+    """Bins of a quarter; one pixel in the first, three in the second, none beyond."""
+    analysis = make("calibration", 2, bins=4)
+    analysis.add(torch.tensor([0.1, 0.3, 0.3, 0.4]), torch.tensor([False, True, True, True]))
+    axis = Figure().subplots()
+    diagram(axis, analysis.table(), "blue")
+    (share,) = (patch for patch in axis.patches if isinstance(patch, StepPatch))
+    assert share.get_data()[0].tolist() == [0.25, 0.75, 0, 0]
 
 
 def test_calibration_error_against_torchmetrics_in_parts() -> None:

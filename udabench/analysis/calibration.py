@@ -99,7 +99,6 @@ def diagram(axis: Axes, table: pd.DataFrame, color: str) -> None:
         hatch="//", linewidth=0.6, label="gap to confidence",
     )  # fmt: skip
     axis.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
-    share = used["pixels"] / used["pixels"].sum()
-    axis.step([*used["from"], 1.0], [*share, share.iloc[-1]] if len(share) else [0.0], where="post", color="black",
-              linewidth=1, label="share of pixels")  # fmt: skip
+    share = table["pixels"] / max(table["pixels"].sum(), 1)
+    axis.stairs(share, [*table["from"], 1.0], color="black", linewidth=1, label="share of pixels")
     axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", aspect="equal")

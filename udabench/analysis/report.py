@@ -19,7 +19,7 @@ def write_report(study: Study, findings: Sequence[Finding], folder: Path) -> Non
         place = folder / finding.name
         write_text(place.with_suffix(".csv"), table_of(finding).to_csv(index=False))
         with replacing(place.with_suffix(".png")) as path:
-            finding.analysis.draw(finding.tables, classes).savefig(path)
+            finding.analysis.draw(finding.tables, classes).savefig(path, bbox_inches="tight")
         write_json(place.with_suffix(".json"), how_made(study, finding))
 
 
