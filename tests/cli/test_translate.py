@@ -78,7 +78,7 @@ def test_data_sets_by_name_at_a_size(call):
 
 def test_the_folder_engine_finds_pictures_by_name(call, pictures):
     call("a/x.png", "--with", "folder", "--set", "path=a")
-    page = _read("translated/x.png")[LINE:]
+    page = _read("translated/folder/x.png")[LINE:]
     assert np.array_equal(page[:, :60], page[:, 60 + GAP :])
     with pytest.raises(DataError, match="lacks the translated pictures of 2 of 2 training images: 'deep/y', 'x'"):
         call("a", "--with", "folder", "--set", "path=b", "--out", "none")

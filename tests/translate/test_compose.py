@@ -102,6 +102,7 @@ def test_what_a_part_lacks_is_told(catalogue):
         ("chain", {"engines": [{"name": "fda", "bta": 1}]}, "option of translator fda: 'bta'. Did you mean 'beta'"),
         ("fda", {"beta": "much"}, "'fda' does not take these options"),
         ("identity", {"beta": 1}, "'identity' does not take these options"),
+        ("folder", {}, "'folder' needs path. Say it: translator_options={path: ...}"),
     ],
 )
 def test_bad_options(catalogue, name, options, error):

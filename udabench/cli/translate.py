@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     "--set", "overrides", multiple=True, metavar="KEY=VALUE",
     help="An option of the engine, or the folder of a data set (data.NAME=FOLDER); may be repeated.",
 )  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", default=Path("translated"), show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[translated/<engine>]")
 @click.option("--count", default=8, show_default=True, type=click.IntRange(1), help="Pictures, evenly spread.")
 @click.option("--size", metavar="WxH", help="Size at which they are translated. [their own]")
 @click.option("--split", default="train", show_default=True, help="Split of data sets.")
@@ -36,7 +36,7 @@ def translate(
     engine: str,
     target: str | None,
     overrides: tuple[str, ...],
-    out: Path,
+    out: Path | None,
     count: int,
     size: str | None,
     split: str,
@@ -72,7 +72,8 @@ def translate(
     partners = None if target is None else open_pictures(target, split, registry, roots)
     names = pictures.evenly(count)
     check_names(translator, names)
-    files = [out / f"{name}.png" for name in names]
+    folder = out or Path("translated") / engine
+    files = [folder / f"{name}.png" for name in names]
     _check_free(files, pictures, partners)
     styles = [None] * len(names) if partners is None else _in_turn(partners, len(names))
     rng = torch.Generator().manual_seed(seed)

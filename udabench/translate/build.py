@@ -28,6 +28,12 @@ def build_translator(catalogue: Catalogue, name: str, options: Mapping[str, Any]
     try:
         return engine.create(options, partial(build_translator, catalogue))
     except TypeError as error:
+        if lacking := _lacking(engine, options):
+            named = ", ".join(f"{option}: ..." for option in lacking)
+            raise UsageError(
+                f"Translator '{name}' needs {' and '.join(lacking)}. Say it: translator_options={{{named}}}; "
+                f"'udabench translate' takes --set {lacking[0]}=..."
+            ) from None
         raise UsageError(f"Translator '{name}' does not take these options: {error}.") from error
 
 
@@ -48,3 +54,10 @@ def _check_options(name: str, engine: type[Translator], options: Mapping[str, An
     for option in options:
         if option not in (known := [p.name for p in parameters]):
             raise unknown(f"option of translator {name}:", option, known)
+
+
+def _lacking(engine: type[Translator], options: Mapping[str, Any]) -> list[str]:
+    parameters = inspect.signature(engine).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in kinds]
+    return [name for name in needed if name not in options]
