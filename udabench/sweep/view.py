@@ -62,7 +62,7 @@ def plan_total(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durati
     if not known:
         return said
     missing = f" and {len(todo) - len(known)} of unknown length" if len(known) < len(todo) else ""
-    return f"{said}: about {duration(makespan(known, slots))}{missing}, within a factor of 3"
+    return f"{said}: about {duration(makespan(known, slots))}{missing}, evaluations aside, within a factor of 3"
 
 
 def _table(*heads: str) -> Table:
@@ -110,11 +110,15 @@ class Board:
         jobs = list(self._phases)
         if len(jobs) > height - AROUND:
             jobs = [job for job in jobs if self._phases[job] not in (Phase.WAITING, Phase.DONE)]
-        table = _table("task", "row", "seed", "", "iteration", "time left", "metric")
+        tasks = {job.plan.task.name for job in self._phases}
+        table = _table(*(["task"] if len(tasks) > 1 else []), "row", "seed", "", "iteration", "time left", "metric")
         for job in jobs:
-            style = _STYLES.get(self._phases[job], "")
-            table.add_row(job.plan.task.name, job.row, str(job.seed), *map(Text, self.cells(job)), style=style)
-        return Group(table, Text(self.counts()))
+            task = [job.plan.task.name] if len(tasks) > 1 else []
+            cells = [*task, job.row, str(job.seed), *map(Text, self.cells(job))]
+            table.add_row(*cells, style=_STYLES.get(self._phases[job], ""))
+        # A narrow terminal has no room to say the one task in every line.
+        heading = [Text(f"  {name}") for name in tasks] if len(tasks) == 1 else []
+        return Group(*heading, table, Text(self.counts()))
 
     def counts(self) -> str:
         """``3 done, 2 running, 4 waiting``."""
