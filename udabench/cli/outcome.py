@@ -14,7 +14,7 @@ def print_outcome(outcome: Outcome) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     record = outcome.record
-    console.print()
+    console.print(f"\nevaluated on {record.protocol['dataset']} {record.protocol['split']}", markup=False)
     for evaluation in record.evaluations:
         means = "   ".join(f"{name} [bold]{100 * value:.2f}[/]" for name, value in evaluation.means.items())
         console.print(f"[bold]{record.method}[/] {evaluation.predictor}, {evaluation.checkpoint} checkpoint:  {means}")
