@@ -70,7 +70,7 @@ def bars(axis: Axes, tables: Tables, classes: LabelSpace, column: str) -> None:
         axis.bar(place, np.where(np.isfinite(values), values, 0), width, color=color, label=run)
         for x in place[~np.isfinite(values)]:
             axis.text(x, 0, "–", ha="center", va="bottom", color="grey", fontsize=8)
-    if not any(container.datavalues.any() for container in axis.containers):
+    if not any(table[column].fillna(0).any() for table in tables.values()):
         axis.set_ylim(0, 1)
     name_classes(axis, classes)
     axis.grid(axis="y", alpha=0.3)

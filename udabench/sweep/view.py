@@ -114,8 +114,8 @@ class Board:
         table = _table(*(["task"] if len(tasks) > 1 else []), "row", "seed", "", "iteration", "time left", "metric")
         for job in jobs:
             task = [job.plan.task.name] if len(tasks) > 1 else []
-            cells = [*task, job.row, str(job.seed), *map(Text, self.cells(job))]
-            table.add_row(*cells, style=_STYLES.get(self._phases[job], ""))
+            style = _STYLES.get(self._phases[job], "")
+            table.add_row(*task, job.row, str(job.seed), *map(Text, self.cells(job)), style=style)
         # A narrow terminal has no room to say the one task in every line.
         heading = [Text(f"  {name}") for name in tasks] if len(tasks) == 1 else []
         return Group(*heading, table, Text(self.counts()))
