@@ -13,15 +13,15 @@ for by all others.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import torch
-from torch import Tensor, nn
-from torch import distributed as dist
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from udabench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
@@ -32,12 +32,14 @@ class PeerLost(UserError):
 
 def world_size() -> int:
     """Number of processes that train together."""
-    return dist.get_world_size() if _together() else 1
+    dist = _joined()
+    return int(dist.get_world_size()) if dist else 1
 
 
 def rank() -> int:
     """This process among them, from 0."""
-    return dist.get_rank() if _together() else 0
+    dist = _joined()
+    return int(dist.get_rank()) if dist else 0
 
 
 def leads() -> bool:
@@ -47,23 +49,23 @@ def leads() -> bool:
 
 def local_rank() -> int:
     """This process among those of its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if _together() else 0
+    return int(os.environ.get("LOCAL_RANK", "0")) if _joined() else 0
 
 
 def local_size() -> int:
     """Number of processes on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if _together() else 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if _joined() else 1
 
 
 def total(tensor: Tensor) -> Tensor:
     """The sum over all ranks, detached; of any shape, the same on each rank."""
     summed = tensor.detach()
-    return total_(summed.clone(memory_format=torch.contiguous_format)) if _together() else summed
+    return total_(summed.clone().contiguous()) if _joined() else summed
 
 
 def total_(tensor: Tensor) -> Tensor:
     """:func:`total` in place, of a contiguous tensor."""
-    if _together():
+    if dist := _joined():
         with _peers():
             dist.all_reduce(tensor)
     return tensor
@@ -77,12 +79,13 @@ def per_rank(count: Tensor) -> Tensor:
 def gather(tensor: Tensor) -> Tensor:
     """The rows of all ranks in order, detached: n ... -> n * world_size() ...; every rank has as many rows."""
     rows = tensor.detach().contiguous()
-    if not _together():
+    dist = _joined()
+    if dist is None:
         return rows
-    parts = [torch.empty_like(rows) for _ in range(world_size())]
+    whole = rows.new_empty((world_size(), *rows.shape))
     with _peers():
-        dist.all_gather(parts, rows)
-    return torch.cat(parts)
+        dist.all_gather(list(whole), rows)
+    return whole.flatten(0, 1)
 
 
 def own(tensor: Tensor) -> Tensor:
@@ -93,7 +96,8 @@ def own(tensor: Tensor) -> Tensor:
 
 def gather_values(value: Value) -> list[Value]:
     """What each rank has, in order: anything that can be pickled."""
-    if not _together():
+    dist = _joined()
+    if dist is None:
         return [value]
     values: list[Value | None] = [None] * world_size()
     with _peers():
@@ -103,8 +107,11 @@ def gather_values(value: Value) -> list[Value]:
 
 def highest(number: int) -> int:
     """The largest of the ranks' numbers. It goes by the processors, and waits for no GPU."""
-    if not _together():
+    dist = _joined()
+    if dist is None:
         return number
+    import torch
+
     found = torch.tensor(number)
     with _peers():
         dist.all_reduce(found, dist.ReduceOp.MAX)
@@ -127,13 +134,12 @@ def in_turn() -> Iterator[None]:
         meet()
 
 
-@torch.no_grad()
 def spread(module: nn.Module) -> None:
     """Give every rank the parameters and buffers of rank 0."""
-    if _together():
+    if dist := _joined():
         with _peers():
             for tensor in (*module.parameters(), *module.buffers()):
-                dist.broadcast(tensor, 0)
+                dist.broadcast(tensor.detach(), 0)
 
 
 @contextmanager
@@ -148,5 +154,7 @@ def _peers() -> Iterator[None]:
         ) from error
 
 
-def _together() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _joined() -> Any:
+    """``torch.distributed`` where processes train together, else None: who only reads records need not import torch."""
+    dist = sys.modules.get("torch.distributed")
+    return dist if dist is not None and dist.is_available() and dist.is_initialized() else None
