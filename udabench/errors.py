@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MANY = 25
+"""Names; more of them are not read."""
+
 
 class UserError(Exception):
     """What went wrong, with which value, and the remedy. Ends the program with exit code 1."""
@@ -35,9 +38,12 @@ class RecordError(UserError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a misspelt name: offers the nearest and lists the known ones."""
+    """The error for a misspelt name: offers the nearest and lists the known ones (of many, the ten nearest)."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     listing = ", ".join(names) if names else "none"
+    if len(names) > MANY:
+        nearest = difflib.get_close_matches(name, names, n=10, cutoff=0)
+        listing = f"{', '.join(nearest)}, and {len(names) - len(nearest)} others"
     return UsageError(f"Unknown {kind} '{name}'.{hint} Known: {listing}.")

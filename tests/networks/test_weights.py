@@ -181,3 +181,10 @@ def test_whole_network(tmp_path: Path) -> None:
     report = load_network(module, tmp_path / "net.pth", lambda s: {k.removeprefix("net."): v for k, v in s.items()})
     assert report.coverage == 1
     assert torch.equal(module.state_dict()["0.weight"], read_state(tmp_path / "net.pth")["net.0.weight"])
+
+
+def test_a_page_is_no_weight_file(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_text("<html>not found</html>", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is no weight file: it is neither an archive nor a pickle"):
+        read_state(path)

@@ -17,7 +17,9 @@ def print_outcome(outcome: Outcome) -> None:
     console.print(f"\nevaluated on {record.protocol['dataset']} {record.protocol['split']}", markup=False)
     for evaluation in record.evaluations:
         means = "   ".join(f"{name} [bold]{100 * value:.2f}[/]" for name, value in evaluation.means.items())
-        console.print(f"[bold]{record.method}[/] {evaluation.predictor}, {evaluation.checkpoint} checkpoint:  {means}")
+        console.print(
+            f"[bold]{record.method_title}[/] {evaluation.predictor}, {evaluation.checkpoint} checkpoint:  {means}"
+        )
         if evaluation.entropy is not None:
             right, wrong = evaluation.entropy.correct, evaluation.entropy.incorrect
             console.print(f"  entropy of correct pixels {right:.3f}, of incorrect ones {wrong:.3f} nats")

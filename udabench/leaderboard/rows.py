@@ -40,11 +40,7 @@ class Row:
     @property
     def method(self) -> str:
         """Its name; ``mic(daformer)`` where it wraps another one."""
-        names, key = [self.first.method], "settings.inner"
-        while isinstance(name := self.first.config.get(key), str):
-            names.append(name)
-            key = key.removesuffix("inner") + "inner_settings.inner"
-        return "(".join(names) + ")" * (len(names) - 1)
+        return self.first.method_title
 
     @cached_property
     def scores(self) -> dict[int, Score]:

@@ -146,6 +146,7 @@ def read_state(path: Path) -> State:
         CheckpointError: the file is missing, damaged, holds no tensors, or holds pickled code.
     """
     try:
+        _check_form(path)
         loaded = load_file(path) if path.suffix == ".safetensors" else _read_torch(path)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -170,6 +171,14 @@ def _refused(error: pickle.UnpicklingError) -> str:
 
 def _read_torch(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_form(path: Path) -> None:
+    """Raises CheckpointError for what no program has written as weights: a page, a text."""
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if path.suffix != ".safetensors" and not begin.startswith((b"PK", b"\x80")):
+        raise CheckpointError(f"{path} is no weight file: it is neither an archive nor a pickle. Fetch it again.")
 
 
 def unwrap(loaded: Any) -> State:

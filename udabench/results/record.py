@@ -271,6 +271,15 @@ class Record(Part):
         return self
 
     @property
+    def method_title(self) -> str:
+        """The method's name; ``mic(daformer)`` where it wraps another one."""
+        names, key = [self.method], "settings.inner"
+        while isinstance(name := self.config.get(key), str):
+            names.append(name)
+            key = key.removesuffix("inner") + "inner_settings.inner"
+        return "(".join(names) + ")" * (len(names) - 1)
+
+    @property
     def headline(self) -> Score:
         """The paper's choice of predictor at the last checkpoint."""
         return self.evaluations[0]
