@@ -16,7 +16,7 @@ from udabench.parts.attention import SelfAttention, attend
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """Some rows at a time, the last block a square."""
-    monkeypatch.setattr(module, "_CACHED", 600)
+    monkeypatch.setattr(module, "_ON_CPU", 600)
 
 
 def _maps(width=5, classes=3, size=(5, 9), count=2, dtype=torch.float32):
@@ -60,7 +60,7 @@ def test_rows_sum_to_one():
 @pytest.mark.parametrize("values", [1, 600, 10**6])
 @pytest.mark.parametrize("size", [(5, 9), (13, 4), (2, 3)])
 def test_equals_the_dense_form_and_its_gradient(values, size, monkeypatch):
-    monkeypatch.setattr(module, "_CACHED", values)
+    monkeypatch.setattr(module, "_ON_CPU", values)
     leaves, oracles = _maps(size=size), _maps(size=size, dtype=torch.float64)
     found, expected = attend(*leaves), _dense(*oracles)
     _close(found, expected)
@@ -196,7 +196,7 @@ class _Largest(TorchDispatchMode):
 
 
 def test_no_square_matrix_is_made(monkeypatch):
-    monkeypatch.setattr(module, "_CACHED", 2**16)
+    monkeypatch.setattr(module, "_ON_CPU", 2**16)
     query, value = _maps(size=(24, 25), count=1)
     with _Largest() as largest:
         attend(query, value).sum().backward()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_CACHED, _AT_ONCE = 2**20, 2**25
-"""Values in a block: on a CPU, and on a GPU, where launches cost more than memory. Two blocks live at a time."""
+_ON_CPU, _ON_GPU = 2**22, 2**25
+"""Values in a block; on a GPU launches cost more than memory. Two blocks live at a time, and a mask of one."""
 
 
 class SelfAttention(nn.Module):
@@ -117,7 +117,7 @@ class _Attention(torch.autograd.Function):
 
 def _blocks(unit: Tensor) -> Iterator[_Block]:
     count, _, positions = unit.shape
-    values = _CACHED if unit.device.type == "cpu" else _AT_ONCE
+    values = _ON_CPU if unit.device.type == "cpu" else _ON_GPU
     start = 0
     while start < positions:
         stop = min(positions, start + max(1, values // (count * (positions - start))))
