@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Context,
         Event,
         Group,
+        LinearSchedule,
         Loss,
         Method,
         Optimizer,
@@ -45,8 +46,8 @@ _HOMES = {
     "udabench.errors": ("DataError", "UsageError", "UserError"),
     "udabench.labels": ("IGNORE", "LabelSpace"),
     "udabench.method": (
-        "Batch", "Context", "Event", "Group", "Loss", "Method", "Optimizer", "Panel", "PolySchedule", "Probe",
-        "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update", "Workspace",
+        "Batch", "Context", "Event", "Group", "LinearSchedule", "Loss", "Method", "Optimizer", "Panel", "PolySchedule",
+        "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update", "Workspace",
     ),
     "udabench.network": ("Backbone", "DecodeHead", "Head", "Network", "Normalization", "Output", "WeightsReport"),
     "udabench.size": ("Size",),
@@ -56,9 +57,10 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "API_VERSION", "IGNORE", "Backbone", "Batch", "Context", "DataError", "Dataset", "DecodeHead", "Entry", "Event",
-    "Group", "Head", "LabelSpace", "Loss", "Method", "MethodConfig", "Network", "Normalization", "Optimizer", "Output",
-    "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Size", "Stage",
-    "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport", "Workspace", "hookimpl", "setting",
+    "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method", "MethodConfig", "Network", "Normalization",
+    "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Size",
+    "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport", "Workspace", "hookimpl",
+    "setting",
 ]  # fmt: skip
 
 

@@ -197,6 +197,18 @@ class StepSchedule:
         return self.gamma ** (iteration // self.every)
 
 
+@dataclass(frozen=True)
+class LinearSchedule:
+    """Constant for the first share of the stage, then linear to 0 at its end (CycleGAN, pix2pixHD: half and half)."""
+
+    constant: float = 0.5
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """The factor at 0-based ``iteration`` of a stage of ``iterations``."""
+        begin = self.constant * iterations
+        return 1.0 if iteration <= begin else max(0.0, (iterations - iteration) / (iterations - begin))
+
+
 def changed(
     events: Generator[Event, None, Returned], change: Callable[[Event], Event]
 ) -> Generator[Event, None, Returned]:

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from udabench.engine.optimizers import Optimizers, build, make_scaler
 from udabench.errors import CheckpointError, PluginError
-from udabench.method import Group, Loss, Optimizer, PolySchedule, Stage, StepSchedule
+from udabench.method import Group, LinearSchedule, Loss, Optimizer, PolySchedule, Stage, StepSchedule
 
 
 def declared(*modules: nn.Module, kind: str = "sgd", lr: float = 0.1, **more: object) -> Optimizer:
@@ -232,3 +232,10 @@ def test_a_step_schedule_by_hand() -> None:
     """Every 3: 1 1 1 / 0.5 0.5 0.5 / 0.25."""
     factors = [StepSchedule(3, 0.5).factor(i, 7) for i in range(7)]
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
+
+
+def test_a_linear_schedule_by_hand() -> None:
+    """Half of 8 at the full rate, then in steps of a quarter to 0, which the end would have."""
+    assert [LinearSchedule().factor(i, 8) for i in range(9)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert [LinearSchedule(0).factor(i, 4) for i in range(5)] == [1, 0.75, 0.5, 0.25, 0]
+    assert [LinearSchedule(1).factor(i, 4) for i in range(5)] == [1, 1, 1, 1, 1]

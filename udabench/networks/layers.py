@@ -46,3 +46,10 @@ def classifier(inputs: int, classes: int, kernel: int = 1, dilation: int = 1) ->
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def normal_weights(module: nn.Module, std: float = 0.02) -> None:
+    """Weights of all convolutions as N(0, ``std``), biases as they are (pix2pixHD; DCGAN's rule)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, std=std)

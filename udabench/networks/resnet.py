@@ -26,7 +26,7 @@ _DACS = Published("http://vllab1.ucmerced.edu/~whung/adv-semi-seg/resnet101COCO-
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
 
 
-def _torchvision(weights: WeightsEnum) -> Published:
+def torchvision_file(weights: WeightsEnum) -> Published:
     """torchvision names its files after the first digits of their SHA-256."""
     url: str = weights.url
     return Published(url, sha256=url.rpartition("-")[2].removesuffix(".pth"))
@@ -104,8 +104,8 @@ class ResNet50(ResNet):
     blocks = (3, 4, 6, 3)
     published: ClassVar[Mapping[Lineage, Mapping[str, Published]]] = {
         "torchvision": {
-            "imagenet": _torchvision(ResNet50_Weights.IMAGENET1K_V1),
-            "imagenet-v2": _torchvision(ResNet50_Weights.IMAGENET1K_V2),
+            "imagenet": torchvision_file(ResNet50_Weights.IMAGENET1K_V1),
+            "imagenet-v2": torchvision_file(ResNet50_Weights.IMAGENET1K_V2),
         },
         "mmseg": {"imagenet": Published(_OPENMMLAB + "resnet50_v1c-2cccc1ad.pth")},
         "caffe": {},
@@ -118,8 +118,8 @@ class ResNet101(ResNet):
     blocks = (3, 4, 23, 3)
     published: ClassVar[Mapping[Lineage, Mapping[str, Published]]] = {
         "torchvision": {
-            "imagenet": _torchvision(ResNet101_Weights.IMAGENET1K_V1),
-            "imagenet-v2": _torchvision(ResNet101_Weights.IMAGENET1K_V2),
+            "imagenet": torchvision_file(ResNet101_Weights.IMAGENET1K_V1),
+            "imagenet-v2": torchvision_file(ResNet101_Weights.IMAGENET1K_V2),
         },
         "mmseg": {"imagenet": Published(_OPENMMLAB + "resnet101_v1c-e67eebb6.pth")},
         "caffe": {"imagenet": _ADVENT, "imagenet-coco": _ADAPTSEGNET, "coco": _DACS},

@@ -42,12 +42,14 @@ class Published:
         name: its name in ``$UDABENCH_WEIGHTS`` and in torch.hub's cache; empty: the last part of the URL.
         sha256: first digits of the file's SHA-256; empty: not checked.
         note: what a person who has to fetch it should know.
+        without: what can be done without it.
     """
 
     url: str
     name: str = ""
     sha256: str = ""
     note: str = ""
+    without: str = "set network.weights to none for random weights"
 
     @property
     def file(self) -> str:
@@ -72,7 +74,7 @@ class Published:
             raise CheckpointError(
                 f"Weights {self.file} are not on this machine and cannot be downloaded ({error}). Fetch {self.url} "
                 f"and put it at {path}, or into a folder that the environment variable {FOLDER} names, "
-                f"as {self.file}; or set network.weights to none for random weights. {self.note}".rstrip()
+                f"as {self.file}; or {self.without}. {self.note}".rstrip()
             ) from error
         return path
 

@@ -20,6 +20,10 @@ class Frozen:
     @torch.no_grad()
     def __call__(self, image: Tensor, method: str = "forward", **kwargs: Any) -> Any:
         """``module.<method>(image, **kwargs)`` without a gradient."""
+        return self.through(image, method, **kwargs)
+
+    def through(self, image: Tensor, method: str = "forward", **kwargs: Any) -> Any:
+        """The same with a gradient to the image."""
         first = next(self.module.parameters(), None)
         if first is not None and first.device != image.device:
             self.module.to(image.device)
