@@ -32,16 +32,24 @@ class Output(NamedTuple):
     """What a network returns.
 
     Attributes:
-        logits: N C h w, before upsampling.
+        logits: N C h w, before upsampling to the label.
         features: the encoder's pyramid, fine to coarse, each N C_i h_i w_i; ``features[-1]`` is the last map.
         heads: auxiliary head, HRDA's detail crop, domain branches.
         weight: weight of the main logits' loss (HRDA: 1 - lambda_d).
+        coarse: where a network upsamples by itself (FCN-8s), the logits before that, on a grid of its own; see
+            :meth:`Network.upscore`. None: ``logits`` are that map.
     """
 
     logits: Tensor
     features: tuple[Tensor, ...]
     heads: tuple[Head, ...] = ()
     weight: float = 1.0
+    coarse: Tensor | None = None
+
+    @property
+    def score_map(self) -> Tensor:
+        """The logits before any upsampling (SAM's Z): ``network.upscore(output.score_map, size)`` are ``logits``."""
+        return self.logits if self.coarse is None else self.coarse
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,21 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Trainable parameters by role: ``encoder``, ``head``; ``encoder_norm``, ``head_norm`` for those whose
-        weight decay may be switched off. Every trainable parameter in exactly one."""
+        weight decay may be switched off; further ones that begin so. Every trainable parameter in exactly one."""
+
+    def rate_factors(self) -> Mapping[str, float]:
+        """Role of :meth:`parameter_groups` -> factor on its learning rate, on top of the configured ones. 1 where it
+        is not named."""
+        return {}
+
+    def upscore(self, coarse: Tensor, size: Sequence[int]) -> Tensor:
+        """The network's own upsampling: a map on the grid of ``Output.score_map`` -> one on that of ``Output.logits``.
+
+        Args:
+            coarse: N C h w; any number of channels.
+            size: height and width of the network's input.
+        """
+        return coarse
 
     def why_not(self, crop: Size) -> str | None:
         """A reason why crops of this size cannot be trained on, or None. Asked before a run starts."""

@@ -36,4 +36,7 @@ def register_heads() -> Mapping[str, Entry]:
 
 @hookimpl
 def register_networks() -> Mapping[str, Entry]:
-    return {"hrda": Entry(f"{_HERE}.hrda:HRDA", "around any network: context at half the resolution, and a detail")}
+    return {
+        "hrda": Entry(f"{_HERE}.hrda:HRDA", "around any network: context at half the resolution, and a detail"),
+        "vgg16-fcn8s": Entry(f"{_HERE}.fcn8s:FCN8s", "FCN-8s on VGG16, logits at the image's size"),
+    }

@@ -115,6 +115,9 @@ class HRDA(Network):
         attention = [parameter for parameter in self.scale_attention.parameters() if parameter.requires_grad]
         return {**groups, "head": groups.get("head", []) + attention}
 
+    def rate_factors(self) -> Mapping[str, float]:
+        return self.inner.rate_factors()
+
     @property
     def mean_color(self) -> tuple[float, float, float]:
         return self.inner.mean_color

@@ -1,7 +1,8 @@
 """Published names of values -> ours. Each map takes a state dict and returns one; names it does not know pass through.
 
 Sources of the names: torchvision; mmsegmentation 0.16 (ResNetV1c, MiT, DAFormer, HRDA, MIC); the DeepLab files of
-AdaptSegNet and ADVENT; the official MiT files; Hugging Face's SegFormer, before and since transformers 5.
+AdaptSegNet and ADVENT; VGG16 of timm and of the Caffe conversion, FCN-8s of BDL; the official MiT files; Hugging
+Face's SegFormer, before and since transformers 5.
 """
 
 from __future__ import annotations
@@ -32,6 +33,13 @@ _MMSEG_HEAD: _Rules = (
     (r"\.conv_seg\.", ".classifier."),
 )
 _ATTENTION = "scale_attention."
+_VGG: _Rules = (
+    # the Caffe conversion counts the dropout before a linear layer
+    (r"^(classifier\.[01]|pre_logits\.fc1)\.", "fc6."),
+    (r"^(classifier\.[34]|pre_logits\.fc2)\.", "fc7."),
+)
+_VGG_BLOCKS = (2, 2, 3, 3, 3)
+"""Convolutions of each block."""
 _EMBEDDING = re.compile(r"\.embeds\.\d+\.weight$")
 _HUGGING_FACE: _Rules = (
     # up to transformers 4, and every file on the hub
@@ -128,11 +136,38 @@ def has_teacher(state: Mapping[str, Tensor]) -> bool:
     return any(key.startswith("ema_model.") for key in state)
 
 
+def vgg_names(state: Mapping[str, Tensor]) -> State:
+    """A fully convolutional VGG16 out of torchvision's, timm's or the Caffe conversion's names."""
+    return {key: _as_convolution(key, value) for key, value in ((_apply(_VGG, k), v) for k, v in state.items())}
+
+
+def _as_convolution(key: str, value: Tensor) -> Tensor:
+    """A linear layer's weights as the kernel that sees the same cells."""
+    side = {"fc6.weight": 7, "fc7.weight": 1}.get(key)
+    return value.reshape(len(value), -1, side, side) if side else value
+
+
+def fcn8s_network(state: Mapping[str, Tensor]) -> State:
+    """An FCN-8s out of the names of BDL's and FDA's code; its fixed upsampling is left out."""
+    kept = {key: value for key, value in state.items() if not key.startswith("upscore")}
+    return {re.sub(r"^(features|fc[67])\.", r"backbone.\1.", _vgg_layer(key)): value for key, value in kept.items()}
+
+
+def _vgg_layer(key: str) -> str:
+    """``conv3_1.`` -> ``features.10.``: two layers a convolution (ReLU), one more a block (pooling)."""
+    found = re.match(r"conv(\d)_(\d)\.", key)
+    if not found:
+        return key
+    block, number = int(found[1]) - 1, int(found[2]) - 1
+    return key.replace(found[0], f"features.{2 * (sum(_VGG_BLOCKS[:block]) + number) + block}.")
+
+
 KEYMAPS: Mapping[str, KeyMap] = {
     "udabench": dict,
     "mmseg": mmseg_network,
     "mmseg-teacher": mmseg_teacher,
     "deeplab": deeplab_network,
+    "fcn8s": fcn8s_network,
 }
 """Maps for whole networks, by name."""
 

@@ -69,4 +69,5 @@ def take(output: Output, start: int, stop: int) -> Output:
         logits=output.logits[start:stop],
         features=tuple(feature[start:stop] for feature in output.features),
         heads=tuple(head._replace(logits=head.logits[start:stop]) for head in output.heads),
+        coarse=None if output.coarse is None else output.coarse[start:stop],
     )

@@ -75,11 +75,11 @@ class RunSetup:
         return resolve(find_methods(self._registry, name, layers).settings, layers).config.settings
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
-        optim = self._config.optim
+        optim, factors = self._config.optim, network.rate_factors()
         groups = [
             Group(
                 tuple(parameters),
-                lr=optim.lr * (optim.head_lr_factor if role.startswith("head") else 1.0),
+                lr=optim.lr * (optim.head_lr_factor if role.startswith("head") else 1.0) * factors.get(role, 1.0),
                 weight_decay=optim.weight_decay if optim.decay_norms or not role.endswith("_norm") else 0.0,
             )
             for role, parameters in network.parameter_groups().items()
