@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ PLAN = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """VGG19's blocks (Simonyan and Zisserman, Table 1, E): channels and 3x3 convolutions, each block then pooled."""
 
 
+@cache
 def layers(seed: int = 0) -> list[list[tuple[Tensor, Tensor]]]:
     rng, inputs, blocks = torch.Generator().manual_seed(seed), 3, []
     for width, depth in PLAN:
