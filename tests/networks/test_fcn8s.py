@@ -357,6 +357,7 @@ def test_built_by_name(registry: Registry) -> None:
         ({"lineage": "mmseg"}, "use one of torchvision, caffe"),
         ({"width": 0}, "use a whole number >= 1"),
         ({"bias_rate": 0}, "use a number > 0"),
+        ({"bias_rate": "twice"}, "use a number > 0"),
         ({"widht": 2}, "Did you mean 'width'?"),
     ],
 )

@@ -29,7 +29,7 @@ class FCN8s(Network):
     ``logits`` are at the image's size: what is supervised and evaluated is the network's own upsampling. ``coarse`` is
     the map before it, at 1/8 (138x74 of a 1024x512 image, with what the border adds), and :meth:`upscore` is the way
     from the one to the other. ``features`` are pool3, pool4 and fc7 without the border: ``ceil(side / stride)`` cells
-    that lie on the image (to less than half a cell).
+    that lie on the image, each 3 pixels up and left of where a grid of so many cells would have it.
 
     All of it but the transposed convolutions is trained; they are no parameters. Biases are groups of their own, whose
     rate is twice that of weights (Caffe's recipe). BDL begins scores at 0, as it goes on from weights trained on
@@ -55,8 +55,8 @@ class FCN8s(Network):
         bias_rate: float = 2.0,
     ) -> None:
         super().__init__()
-        if not bias_rate > 0:
-            raise UsageError(f"Option bias_rate is {bias_rate}; use a number > 0 (BDL: 2).")
+        if not isinstance(bias_rate, int | float) or bias_rate <= 0:
+            raise UsageError(f"Option bias_rate is {bias_rate!r}; use a number > 0 (BDL: 2).")
         self.classes, self.bias_rate = classes, bias_rate
         self.backbone = VGG16(lineage=lineage, width=width)
         self.reports = (random_report(self.backbone) if weights == NONE else self.backbone.load_weights(weights),)
