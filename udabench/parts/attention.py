@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_ON_CPU, _ON_GPU = 2**22, 2**25
+_ON_CPU, _ON_GPU = 2**21, 2**25
 """Values in a block; on a GPU launches cost more than memory. Two blocks live at a time, and a mask of one."""
 
 
