@@ -1,7 +1,7 @@
 """SAM's attention between all positions, forward and backward: in blocks against the dense form.
 
 Both are timed in one run, alternating; values and gradients must agree to 1e-5 of the largest. Peak memory is that of
-a process each, beyond the inputs: python benchmarks/attention.py [--device cpu] [--runs 3] [--threads 2]
+a process each, beyond the inputs: python benchmarks/attention.py [--device cpu] [--runs 3] [--threads 1]
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--size", type=int, nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -129,7 +129,7 @@ def main() -> None:
     if arguments.peak:
         print(measure_peak(arguments.peak, tuple(arguments.size), arguments.device))
         return
-    print(f"{WIDTH} channels, {CLASSES} classes, {arguments.device}, {arguments.threads} threads")
+    print(f"{WIDTH} channels, {CLASSES} classes, {arguments.device}, {arguments.threads} thread(s)")
     kept = [compare(title, size, arguments) for title, size in SIZES.items()]
     if not all(kept):
         raise SystemExit(f"Apart by {TOLERANCE:.0e} or more, or not under {LIMIT} MiB")
