@@ -170,7 +170,7 @@ def test_the_small_benchmark_is_what_it_says(place: Path) -> None:
     known = {entry.name for entry in registry.methods}
     assert {point.request.method for point in points} <= known
     jobs = make_jobs(registry, points, place, ())
-    assert len(jobs) == 9 * 3 + 9
+    assert len(jobs) == 10 * 3 + 10
     for job in jobs:
         values = {key.rpartition(".")[2]: value for key, value, _ in job.plan.config.leaves()}
         assert values["iterations"] == (450 if job.plan.task.name == "toycity-toycity-real" else 250)
