@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import torch
 
 from udabench.data.batches import to_device
-from udabench.data.whole import whole_images
 from udabench.engine.backend import arrange, configured, peak_memory, place
 from udabench.engine.finite import Finiteness
 from udabench.engine.optimizers import Optimizers, make_scaler
@@ -26,8 +25,8 @@ from udabench.engine.referee import Referee
 from udabench.engine.seeding import seed_everything
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
-from udabench.method import Batch, Context, Method, Samples, Stage
 from udabench.plugins import load_registry
+from udabench.run.estimate import random_batch
 from udabench.run.plan import Plan, Request, make_plan
 from udabench.run.setup import RunSetup, build_method, check_crop
 
@@ -59,27 +58,6 @@ def planned(network: str, arguments: argparse.Namespace) -> Plan:
     return make_plan(load_registry(), Request(arguments.method, "gta5", "cityscapes", arguments.preset, values))
 
 
-def random_samples(plan: Plan, stage: Stage, count: int, labelled: bool) -> Samples:
-    """Noise with labels in blocks, as large as a crop of the run."""
-    crop, classes = plan.config.data.crop, len(plan.task.classes)
-    samples = whole_images(torch.rand(count, 3, *crop), tuple(f"noise-{index}" for index in range(count)))
-    blocks = torch.randint(classes, (count, crop.height // 64, crop.width // 64))
-    context = None
-    if stage.context is not None:
-        corner = torch.zeros(count, dtype=torch.int64)
-        context = Context(torch.rand(count, 3, *stage.context), corner, corner)
-    label = blocks.repeat_interleave(64, 1).repeat_interleave(64, 2) if labelled else None
-    return samples._replace(label=label, context=context, size=plan.config.data.target_size or crop)
-
-
-def random_batch(plan: Plan, stage: Stage, method: Method) -> Batch:
-    """Both domains, as far as the stage asks for them."""
-    data = plan.config.data
-    source = random_samples(plan, stage, data.source_batch, True) if "source" in stage.domains else None
-    target = random_samples(plan, stage, data.target_batch, method.target_labels) if "target" in stage.domains else None
-    return Batch(source, target)
-
-
 def measure(network: str, arguments: argparse.Namespace) -> Result:
     """Builds the method, and makes its steps by the engine's own stepper."""
     plan = planned(network, arguments)
@@ -92,7 +70,7 @@ def measure(network: str, arguments: argparse.Namespace) -> Result:
     stage, names = method.stages()[0], plan.task.classes.names
     optimizers = Optimizers(stage, make_scaler(config.engine.precision, device))
     stepper = Stepper(stage, config, device, optimizers, Finiteness(), Referee(len(names)), Watchdog(names))
-    batch, seconds = random_batch(plan, stage, method), []
+    batch, seconds = random_batch(plan, stage, method.target_labels, config.data.crop), []
     with configured(config.engine, device):
         for iteration in range(STEPS):
             began = time.perf_counter()

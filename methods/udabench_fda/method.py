@@ -16,8 +16,7 @@ from udabench.parts.entropy import normalised_entropy, robust_entropy
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.parts.thresholds import quantile_thresholds
-from udabench.size import Size
-from udabench.translate.apply import translate_source
+from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
 from udabench_fda.config import FDAConfig
 
@@ -65,7 +64,7 @@ class FDA(Method):
             partial(self.self_train if again else self.adapt, band),
             {"segmenter": self.setup.segmenter(self._network(band))},
             layers={LABEL: ("target", self._artefact(band))} if again else {},
-            context=self._context(),
+            context=whole_target(self.setup) if self.config.translate_whole else None,
             start=partial(self._begin_anew, band) if again else None,
             after_step=partial(self._mark, band),
         )
@@ -84,12 +83,6 @@ class FDA(Method):
 
     def _artefact(self, band: int) -> str:
         return LABEL if self.config.average else f"{LABEL}-{self.config.bands[band]:g}"
-
-    def _context(self) -> Size | None:
-        """The whole target image lends its amplitudes, where the shared crop is smaller."""
-        whole, crop = self.setup.target_size, self.setup.crop
-        larger = whole.height > crop.height or whole.width > crop.width
-        return whole if self.config.translate_whole and larger else None
 
     def _begin_anew(self, band: int) -> None:
         self.networks[band] = self.setup.network()

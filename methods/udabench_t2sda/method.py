@@ -14,7 +14,7 @@ from udabench.network import Network, Output
 from udabench.parts.projector import Projector
 from udabench.parts.self_trainer import Outputs, SelfTrainer, Term
 from udabench.size import Size
-from udabench.translate.apply import translate_source
+from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
 from udabench_t2sda.config import T2SDAConfig
 from udabench_t2sda.contrast import View, pull, simple_weights, target_view, view
@@ -61,9 +61,8 @@ class T2SDA(SelfTrainer[PullScene]):
 
     def context(self) -> Size | None:
         """FDA sees the whole target image before the shared crop (paper, section 4, Training)."""
-        whole, crop = self.setup.target_size, self.setup.crop
         wanted = self.config.translate_whole and self.translator is not None and self.translator.paired
-        return whole if wanted and (whole.height > crop.height or whole.width > crop.width) else None
+        return whole_target(self.setup) if wanted else None
 
     def follow(self, iteration: int) -> None:
         super().follow(iteration)
@@ -92,8 +91,7 @@ class T2SDA(SelfTrainer[PullScene]):
         """Of the source too, where its images cannot change what the norms do with the target's."""
         if self.projector is None or self.config.teacher_norms != "running":
             return super().taught(scene, target)
-        network: Network = self.teacher.module  # type: ignore[assignment]
-        output, features = network.segment_and_encode(target.image, scene.source.image)
+        output, features = self.teacher.module.segment_and_encode(target.image, scene.source.image)
         scene.source_map = features[self.config.pulled_map]
         return output
 
@@ -139,7 +137,7 @@ class T2SDA(SelfTrainer[PullScene]):
             return scene.target_view.view
         features = scene.source_map if key == "source" else None
         if features is None:
-            features = self.teacher.module.encode(scene.image(key))[self.config.pulled_map]  # type: ignore[operator]
+            features = self.teacher.module.encode(scene.image(key))[self.config.pulled_map]
         return self._labelled(scene, key, self.teacher_projector(features))
 
     def _labelled(self, scene: PullScene, key: str, features: Tensor) -> View:

@@ -7,45 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-
-from udabench.cli import main
 
 RUN = ["run", "--source", "toycity", "--target", "toycity-real", "--device", "cpu"]
 TINY = ["--iterations", "2", "--set", "network.weights=none", "--set", "evaluate.limit=2", "--set", "data.workers=0"]
 OPTIONS = ["--set", "data.source_options={length: 4}", "--set", "data.target_options={length: 4}"]
 
 
-class Said:
-    """What a command printed, and how it ended."""
-
-    def __init__(self, code: int, text: str) -> None:
-        self.code = code
-        self.text = text
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def udabench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("UDABENCH_DATA", raising=False)
-    monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
-
-    def call(*arguments: object) -> Said:
-        monkeypatch.setattr("sys.argv", ["udabench", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capfd.readouterr()
-        return Said(code, " ".join((out + err).split()))
-
-    return call
+Call = Callable[..., Any]
 
 
 CASES = {

@@ -14,7 +14,6 @@ from published import MIT_B5, RESNET101, Shapes, daformer, deeplab_head, hrda, m
 from safetensors.torch import load_file
 from torch import Tensor
 
-from udabench.cli import main
 from udabench.results import Record, read_record
 
 ON_TOYCITY = [
@@ -25,24 +24,6 @@ ON_TOYCITY = [
 ]  # fmt: skip
 Said = tuple[int, str]
 Call = Callable[..., Said]
-
-
-@pytest.fixture
-def udabench(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
-
-    def call(*arguments: object) -> Said:
-        monkeypatch.setattr("sys.argv", ["udabench", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capfd.readouterr()
-        return code, " ".join((out + err).split())
-
-    return call
 
 
 def saved(path: Path, state: dict[str, Tensor]) -> Path:

@@ -80,7 +80,7 @@ def test_the_last_possible_corner_is_never_reached(whole: int, window: int, last
     corners = set()
     for seed in range(400):
         torch.manual_seed(seed)
-        top, left, *size = draw_window(Size(whole, whole), Size(window, window), 8, torch.device("cpu"))
+        top, left, *size = draw_window(Size(whole, whole), Size(window, window), 8)
         assert size == [window, window]
         corners |= {top, left}
     assert corners == set(range(0, last + 1, 8))
@@ -88,7 +88,7 @@ def test_the_last_possible_corner_is_never_reached(whole: int, window: int, last
 
 def test_the_window_is_drawn_from_the_global_generator() -> None:
     def draw() -> tuple[int, ...]:
-        return draw_window(Size(1024, 1024), Size(512, 512), 8, torch.device("cpu"))
+        return draw_window(Size(1024, 1024), Size(512, 512), 8)
 
     torch.manual_seed(3)
     first, second = draw(), draw()
@@ -98,13 +98,12 @@ def test_the_window_is_drawn_from_the_global_generator() -> None:
 
 
 def test_all_ranks_look_through_the_window_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hrda, "world_size", lambda: 2)
     monkeypatch.setattr(hrda, "gather", lambda corner: torch.cat([torch.tensor([[5, 3]]), corner]))
-    assert draw_window(Size(1024, 1024), Size(512, 512), 8, torch.device("cpu")) == (40, 24, 512, 512)
+    assert draw_window(Size(1024, 1024), Size(512, 512), 8) == (40, 24, 512, 512)
 
 
 def test_a_window_as_large_as_the_image_lies_on_it() -> None:
-    assert draw_window(Size(64, 48), Size(64, 48), 8, torch.device("cpu")) == (0, 0, 64, 48)
+    assert draw_window(Size(64, 48), Size(64, 48), 8) == (0, 0, 64, 48)
 
 
 def test_attention_is_exactly_zero_outside_of_the_box() -> None:

@@ -51,22 +51,16 @@ def translate(
     udabench translate photo.jpg --with weather --set kinds=[fog]
     """
     import torch
-    from PIL import Image
 
     from udabench.data.resize import resize_image
     from udabench.device import choose_device
     from udabench.translate.build import build_translator, check_names
-    from udabench.translate.pictures import open_pictures, side_by_side, translate_picture
+    from udabench.translate.pictures import open_pictures, save_page, translate_picture
 
     registry = load(plugins)
     options, roots = _read_options(overrides, registry.datasets.names())
     translator = build_translator(registry.translators, engine, options)
-    if translator.paired != (target is not None):
-        raise UsageError(
-            f"Translator '{engine}' takes on the look of other pictures: name them with --to."
-            if translator.paired
-            else f"Translator '{engine}' looks at no other pictures: leave out --to {target}."
-        )
+    _check_pairing(engine, translator.paired, target)
     wanted, place = _parse_size(size), choose_device(device or "auto")
     pictures = open_pictures(source, split, registry, roots)
     partners = None if target is None else open_pictures(target, split, registry, roots)
@@ -83,11 +77,15 @@ def translate(
         image = image if wanted is None else resize_image(image, wanted)
         look = None if partners is None or style is None else partners.read(style)
         translated = translate_picture(translator, name, image, look, rng, place)
-        shown = [(name, image), *([(f"look of {style}", look)] if look is not None else []), (engine, translated)]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        page: Image.Image = side_by_side(shown)
-        page.save(file)
+        save_page(file, [(name, image), (f"look of {style}", look), (engine, translated)])
         click.echo(file)
+
+
+def _check_pairing(engine: str, paired: bool, target: str | None) -> None:
+    if paired and target is None:
+        raise UsageError(f"Translator '{engine}' takes on the look of other pictures: name them with --to.")
+    if target is not None and not paired:
+        raise UsageError(f"Translator '{engine}' looks at no other pictures: leave out --to {target}.")
 
 
 def _read_options(overrides: tuple[str, ...], datasets: list[str]) -> tuple[dict[str, Any], Mapping[str, Path]]:

@@ -16,7 +16,7 @@ from udabench.networks.deeplabv2 import DeepLabV2Head
 from udabench.networks.layers import resize_like
 from udabench.networks.segformer import SegFormerHead
 from udabench.size import Size, window_corners
-from udabench.world import gather, world_size
+from udabench.world import gather
 
 Attention = Literal["segformer", "deeplabv2"]
 Box = tuple[int, int, int, int]
@@ -91,7 +91,7 @@ class HRDA(Network):
             detail = self._slide(image, domain)
             return Output(fuse(context.logits, detail, attention)[0], context.features)
         size = Size(*image.shape[-2:])
-        box = draw_window(size, self._window(size), self._step, image.device)
+        box = draw_window(size, self._window(size), self._step)
         detail = self.inner(cut(image, box), domain).logits
         inserted = paste([detail], [on_grid(box, self.output_stride)], self._grid(size))
         attention = inside(attention, on_grid(box, 2 * self.output_stride))
@@ -183,7 +183,7 @@ def halved(image: Tensor) -> Tensor:
     return interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=False)
 
 
-def draw_window(image: Size, window: Size, step: int, device: torch.device) -> Box:
+def draw_window(image: Size, window: Size, step: int) -> Box:
     """A window at a random corner, a multiple of ``step``; the same on every rank.
 
     There are ``(margin + 1) // step`` places in each direction, so that the last possible one is never reached (504 at
@@ -191,9 +191,8 @@ def draw_window(image: Size, window: Size, step: int, device: torch.device) -> B
     """
     places = [max(1, (whole - part + 1) // step) for whole, part in zip(image, window, strict=True)]
     corner = torch.stack([torch.randint(count, ()) for count in places])
-    if world_size() > 1:
-        corner = gather(corner[None].to(device))[0]
-    top, left = (step * int(place) for place in corner.tolist())
+    # Between processors: no rank waits for its GPU.
+    top, left = (step * place for place in gather(corner[None])[0].tolist())
     return (top, left, *window)
 
 

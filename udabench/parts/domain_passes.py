@@ -10,7 +10,7 @@ from torch import Tensor
 
 from udabench.method import Loss
 from udabench.network import Network, Output
-from udabench.parts.losses import take
+from udabench.parts.losses import split
 
 Passes = Literal["separate", "all"]
 Objective = Callable[[str, Output], tuple[Tensor, Mapping[str, Tensor]]]
@@ -36,10 +36,7 @@ def domain_losses(
         for name, image in images.items():
             yield _loss({name: network(image)}, objective)
         return
-    output = network(torch.cat(list(images.values())))
-    ends = torch.tensor([len(image) for image in images.values()]).cumsum(0).tolist()
-    starts = [0, *ends[:-1]]
-    yield _loss({name: take(output, *span) for name, *span in zip(images, starts, ends, strict=True)}, objective)
+    yield _loss(split(network(torch.cat(list(images.values()))), images), objective)
 
 
 def _loss(outputs: Mapping[str, Output], objective: Objective) -> Loss:

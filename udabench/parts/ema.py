@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench.network import Network
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Norms = Literal["running", "batch", "train"]
 
 
@@ -20,7 +21,7 @@ def ema_factor(iteration: int, alpha: float) -> float:
     return min(1 - 1 / (iteration + 1), alpha)
 
 
-class Ema(nn.Module):
+class Ema(nn.Module, Generic[ModuleT]):
     """A replica of a module that follows it.
 
     Args:
@@ -33,18 +34,20 @@ class Ema(nn.Module):
             DACS. Norms that the network itself keeps frozen stay so.
     """
 
+    module: ModuleT
+
     def __init__(
-        self, module: nn.Module, alpha: float = 0.999, copy_buffers: bool = True, norms: Norms = "running"
+        self, module: ModuleT, alpha: float = 0.999, copy_buffers: bool = True, norms: Norms = "running"
     ) -> None:
         super().__init__()
-        copied = module.replicate() if isinstance(module, Network) else copy.deepcopy(module)
+        copied = cast(ModuleT, module.replicate()) if isinstance(module, Network) else copy.deepcopy(module)
         self.module = copied.requires_grad_(False)
         self.alpha = alpha
         self.copy_buffers = copy_buffers
         self.norms = norms
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Ema:
+    def train(self, mode: bool = True) -> Ema[ModuleT]:
         super().train(False)
         if mode and self.norms != "running":
             # By the network's own rules, and then back: as a whole it is evaluated.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import Literal
 
 from torch import Tensor
@@ -71,3 +73,9 @@ def take(output: Output, start: int, stop: int) -> Output:
         heads=tuple(head._replace(logits=head.logits[start:stop]) for head in output.heads),
         coarse=None if output.coarse is None else output.coarse[start:stop],
     )
+
+
+def split(output: Output, images: Mapping[str, Tensor]) -> dict[str, Output]:
+    """The output of a joint batch by the names of the images that it was made of, in their order."""
+    ends = accumulate(map(len, images.values()))
+    return {name: take(output, end - len(image), end) for (name, image), end in zip(images.items(), ends, strict=True)}

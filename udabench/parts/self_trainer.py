@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Shared, Stage
 from udabench.network import Output
-from udabench.parts.ema import Ema
+from udabench.parts.ema import Ema, ModuleT
 from udabench.parts.feature_distance import feature_distance, thing_ids, thing_mask
 from udabench.parts.frozen import Frozen
-from udabench.parts.losses import segmentation_loss, take, upsample
+from udabench.parts.losses import segmentation_loss, split, upsample
 from udabench.parts.norms import statistics_kept
 from udabench.parts.scene import Scene, show
 from udabench.parts.self_training import SelfTrainingConfig, claim_labels, mix_domains, within_margins
@@ -80,7 +80,7 @@ class SelfTrainer(Method, Generic[SceneT]):
         """Whether these further images have a pass of their own that leaves the running statistics alone."""
         return False
 
-    def follower(self, module: nn.Module) -> Ema:
+    def follower(self, module: ModuleT) -> Ema[ModuleT]:
         """The teacher's version of a module."""
         return Ema(module, self.config.ema, self.config.copy_buffers, self.config.teacher_norms)
 
@@ -176,16 +176,15 @@ class SelfTrainer(Method, Generic[SceneT]):
         return not {self.supervised, "mixed"}.isdisjoint(keys)
 
     def _forward(self, scene: SceneT, keys: tuple[str, ...]) -> Outputs:
-        images = [scene.image(key) for key in keys]
-        joint = torch.cat(images) if len(images) > 1 else images[0]
+        images = {key: scene.image(key) for key in keys}
+        joint = torch.cat(list(images.values()))
         if self._has_logits(keys):
             output = self.student(joint)
         else:
             with statistics_kept(self.student) if self.queried_apart else nullcontext():
                 features = self.student.encode(joint)
             output = Output(features[-1], features)
-        ends = torch.tensor([len(image) for image in images]).cumsum(0).tolist()
-        return {key: take(output, end - len(image), end) for key, image, end in zip(keys, images, ends, strict=True)}
+        return split(output, images)
 
     def terms(self, scene: SceneT, outputs: Outputs, rng: Rng) -> Iterator[Term]:
         """What is asked of the images of one pass."""

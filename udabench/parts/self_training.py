@@ -17,6 +17,7 @@ from udabench.parts.ema import Norms
 from udabench.parts.losses import Reduction
 from udabench.parts.upsampled import most_probable
 from udabench.size import Size
+from udabench.translate.draws import partners
 from udabench.world import gather
 
 Scope = Literal["image", "batch"]
@@ -198,8 +199,7 @@ def mix_domains(
     """
     if source.label is None:
         raise ValueError("mixing needs source labels")
-    # Of equal parts of a batch, each pairs as the whole does.
-    pick = torch.arange(len(target.image), device=target.image.device) * len(source.image) // len(target.image)
+    pick = partners(len(target.image), len(source.image), target.image.device)
     image, label = source.image[pick], source.label[pick]
     mask = class_mask(label, rng, scope)
     weight = paste(mask, torch.ones_like(pseudo.weight), pseudo.weight)

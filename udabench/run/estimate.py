@@ -103,7 +103,7 @@ def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> fl
     cpu, classes = torch.device("cpu"), plan.task.classes
     optimizers = Optimizers(stage, make_scaler("float32", cpu))
     stepper = Stepper(stage, config, cpu, optimizers, Finiteness(), Referee(len(classes)), Watchdog(classes.names))
-    batch = _random_batch(plan, stage, method.target_labels)
+    batch = random_batch(plan, stage, method.target_labels, Size(PROBE_SIDE, PROBE_SIDE))
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         stepper.step([batch], 0, Notes(1))
     return float(counter.get_total_flops())
@@ -140,23 +140,23 @@ def _values(optimizer: Optimizer) -> int:
     return sum(p.numel() * p.element_size() for group in optimizer.groups for p in group.parameters)
 
 
-def _random_batch(plan: Plan, stage: Stage, target_labels: bool) -> Batch:
+def random_batch(plan: Plan, stage: Stage, target_labels: bool, crop: Size) -> Batch:
+    """Noise in the place of a stage's crops, and of their contexts in the same proportion."""
     data, classes = plan.config.data, len(plan.task.classes)
     context = None
     if stage.context is not None:
-        share = PROBE_SIDE / data.crop.height, PROBE_SIDE / data.crop.width
-        height, width = (round(side * part) for side, part in zip(stage.context, share, strict=True))
-        context = Size(max(height, PROBE_SIDE), max(width, PROBE_SIDE))
-    source = _random_samples(data.source_batch, classes, context, labelled=True)
-    target = _random_samples(data.target_batch, classes, context, labelled=target_labels)
+        sides = zip(stage.context, crop, data.crop, strict=True)
+        context = Size(*(max(round(side * part / whole), part) for side, part, whole in sides))
+    source = _random_samples(data.source_batch, classes, crop, context, labelled=True)
+    target = _random_samples(data.target_batch, classes, crop, context, labelled=target_labels)
     return Batch(source if "source" in stage.domains else None, target if "target" in stage.domains else None)
 
 
-def _random_samples(count: int, classes: int, context: Size | None, labelled: bool) -> Samples:
-    side, zeros = PROBE_SIDE, torch.zeros(count, dtype=torch.int64)
-    samples = whole_images(torch.rand(count, 3, side, side), tuple(f"probe-{i}" for i in range(count)))
+def _random_samples(count: int, classes: int, crop: Size, context: Size | None, labelled: bool) -> Samples:
+    zeros = torch.zeros(count, dtype=torch.int64)
+    samples = whole_images(torch.rand(count, 3, *crop), tuple(f"probe-{i}" for i in range(count)))
     return samples._replace(
-        label=torch.randint(classes, (count, side, side)) if labelled else None,
+        label=torch.randint(classes, (count, *crop)) if labelled else None,
         context=None if context is None else Context(torch.rand(count, 3, *context), zeros, zeros),
     )
 

@@ -6,7 +6,7 @@ import torch
 from torch import Generator as Rng
 from torch import Tensor
 
-from udabench.method import Batch, Context, Samples
+from udabench.method import Batch, Context, Samples, Setup
 from udabench.size import Size
 from udabench.translate.base import Translator
 
@@ -22,6 +22,12 @@ def translate_source(translator: Translator, batch: Batch, rng: Rng) -> Tensor:
     if translator.paired and batch.target is None:
         raise ValueError(f"{type(translator).__name__} needs target images; this stage has none")
     return translator.translate(batch.source, batch.target if translator.paired else None, rng)
+
+
+def whole_target(setup: Setup) -> Size | None:
+    """The context of a stage whose paired engine sees whole target images; None where the crop is one already."""
+    whole, crop = setup.target_size, setup.crop
+    return whole if whole.height > crop.height or whole.width > crop.width else None
 
 
 def translate_crops(translator: Translator, source: Samples, target: Samples | None, rng: Rng) -> Tensor:

@@ -33,7 +33,8 @@ class Translator(nn.Module, ABC):
 
         Args:
             source: N 3 H W, RGB in [0, 1].
-            target: M 3 H' W' in [0, 1], the style; image i goes with image i modulo M. None where unpaired.
+            target: M 3 H' W' in [0, 1], the style; see :func:`udabench.translate.draws.partners`. None where
+                unpaired.
             rng: CPU generator for whatever is random; see :func:`udabench.translate.draws.draw_rows`.
 
         Returns:

@@ -91,6 +91,12 @@ def _tensor(image: Pixels, device: torch.device) -> Tensor:
     return torch.tensor(image, device=device).permute(2, 0, 1)[None] / 255
 
 
+def save_page(file: Path, pictures: Sequence[tuple[str, Pixels | None]]) -> None:
+    """Titled pictures side by side; those that are None left out."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    side_by_side([(title, pixels) for title, pixels in pictures if pixels is not None]).save(file)
+
+
 def side_by_side(pictures: Sequence[tuple[str, Pixels]]) -> Image.Image:
     """Titled pictures in a row, all as high as the first."""
     height = pictures[0][1].shape[0]
