@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from udabench.errors import UsageError
 from udabench.size import Size
 
 
@@ -169,6 +170,13 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
         """The feature pyramid alone (no head): feature distance, projectors on translated images."""
+
+    def decode(self, features: tuple[Tensor, ...]) -> Output:
+        """What ``forward`` makes of a pyramid as :meth:`encode` gives it, perhaps changed in between.
+
+        Raises UsageError where the network is no encoder with a head behind it; it then does not override this.
+        """
+        raise UsageError(f"{type(self).__name__} has no head that takes features; use a <backbone>-<head>.")
 
     def segment_and_encode(self, image: Tensor, other: Tensor) -> tuple[Output, tuple[Tensor, ...]]:
         """All of some images, and the pyramid alone of others. A network may run its encoder once over both; then

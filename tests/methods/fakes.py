@@ -44,7 +44,9 @@ class TinyNetwork(Network):
         return (self.encoder(image),)
 
     def forward(self, image, domain=None):
-        features = self.encode(image)
+        return self.decode(self.encode(image))
+
+    def decode(self, features):
         return Output(self.head(features[-1]), features)
 
     def parameter_groups(self):

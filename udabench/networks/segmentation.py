@@ -82,14 +82,14 @@ class SegmentationNetwork(Network):
 
     def forward(self, image: Tensor, domain: str | None = None) -> Output:
         """One path for every domain: only special networks tell them apart."""
-        return self._decode(self.encode(image, domain))
+        return self.decode(self.encode(image, domain))
 
     def segment_and_encode(self, image: Tensor, other: Tensor) -> tuple[Output, tuple[Tensor, ...]]:
         """One pass of the encoder."""
         features, count = self.encode(torch.cat([image, other])), len(image)
-        return self._decode(tuple(level[:count] for level in features)), tuple(level[count:] for level in features)
+        return self.decode(tuple(level[:count] for level in features)), tuple(level[count:] for level in features)
 
-    def _decode(self, features: tuple[Tensor, ...]) -> Output:
+    def decode(self, features: tuple[Tensor, ...]) -> Output:
         heads = self.head.auxiliary(features)
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head(features[: self._until])

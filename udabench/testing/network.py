@@ -40,7 +40,9 @@ class FakeNetwork(Network):
         nn.init.normal_(self.head.weight, std=1.5)
 
     def forward(self, image: Tensor, domain: str | None = None) -> Output:
-        features = self.encode(image, domain)
+        return self.decode(self.encode(image, domain))
+
+    def decode(self, features: tuple[Tensor, ...]) -> Output:
         return Output(self.head(self.dropout(features[-1])), features)
 
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
