@@ -1,0 +1,13 @@
+"""Plugin: inter-pixel correlations transferred by a self-attention module (Chung et al., 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from udabench.hookspecs import Entry, hookimpl
+
+
+@hookimpl
+def register_methods() -> Mapping[str, Entry]:
+    summary = "self-training whose logits follow a self-attention module that was trained on the source"
+    return {"sam": Entry("udabench_sam.method:SAM", summary)}
