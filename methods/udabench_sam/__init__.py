@@ -1,4 +1,4 @@
-"""Plugin: inter-pixel correlations transferred by a self-attention module (Chung et al., 2022)."""
+"""Plugin: SAM, inter-pixel correlations of the source transferred by a self-attention module."""
 
 from __future__ import annotations
 

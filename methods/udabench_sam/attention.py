@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from udabench_sam.config import AttentionConfig
 
 from udabench.errors import UsageError
 from udabench.network import Network, Output
 from udabench.parts.attention import SelfAttention
 from udabench.parts.self_attention_loss import self_attention_loss
+from udabench_sam.config import AttentionConfig
 
 
 class Attentions(nn.Module):

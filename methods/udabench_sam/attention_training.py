@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Generator as Rng
 from torch import Tensor
-from udabench_sam.attention import Attentions
 
 from udabench.method import Batch, Event, Loss, Panel, Setup, Stage
 from udabench.network import Network
 from udabench.parts.losses import Reduction, segmentation_loss, upsample
 from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
+from udabench_sam.attention import Attentions
 
 
 def attention_stage(
