@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         LinearSchedule,
         Loss,
         Method,
+        Mining,
         Optimizer,
         Panel,
         PolySchedule,
@@ -46,8 +47,9 @@ _HOMES = {
     "udabench.errors": ("DataError", "UsageError", "UserError"),
     "udabench.labels": ("IGNORE", "LabelSpace"),
     "udabench.method": (
-        "Batch", "Context", "Event", "Group", "LinearSchedule", "Loss", "Method", "Optimizer", "Panel", "PolySchedule",
-        "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update", "Workspace",
+        "Batch", "Context", "Event", "Group", "LinearSchedule", "Loss", "Method", "Mining", "Optimizer", "Panel",
+        "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update",
+        "Workspace",
     ),
     "udabench.network": ("Backbone", "DecodeHead", "Head", "Network", "Normalization", "Output", "WeightsReport"),
     "udabench.size": ("Size",),
@@ -57,10 +59,10 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "API_VERSION", "IGNORE", "Backbone", "Batch", "Context", "DataError", "Dataset", "DecodeHead", "Entry", "Event",
-    "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method", "MethodConfig", "Network", "Normalization",
-    "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Size",
-    "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport", "Workspace", "hookimpl",
-    "setting",
+    "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method", "MethodConfig", "Mining", "Network",
+    "Normalization", "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup",
+    "Shared", "Size", "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport",
+    "Workspace", "hookimpl", "setting",
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from udabench.scales import Scales
 from udabench.size import Size
 
 ASSUMED = "assumed"
@@ -97,7 +98,12 @@ class DataConfig(Section):
         gt=0,
         le=1,
     )
-    sampler: Literal["uniform", "rcs", "paired"] = setting("uniform", "how source images are drawn")
+    scale: Scales | None = setting(
+        None,
+        "factor by which a training image is scaled before the crop, both domains: [0.8, 1, 1.2] (one of these) or "
+        "0.5-1.5 (a range); none: 1. Where it is then smaller than the crop it is padded",
+    )
+    sampler: Literal["uniform", "rcs", "paired", "weighted"] = setting("uniform", "how source images are drawn")
     rcs_temperature: float = setting(0.01, "T of rare class sampling", origin="DAFormer code", gt=0)
     rcs_min_pixels: int = setting(
         3000, "an image counts for a class from so many native pixels on", origin="DAFormer code", unit="pixels", ge=0
@@ -125,12 +131,34 @@ class OptimConfig(Section):
     decay_norms: bool = setting(False, "whether parameters named norm decay too", origin="DAFormer code")
     momentum: float = setting(0.9, "momentum (SGD), beta 1 (Adam)", origin="DAFormer code", ge=0, lt=1)
     beta2: float = setting(0.999, "beta 2 (Adam)", origin="DAFormer code", ge=0, lt=1)
+    schedule: Literal["poly", "step"] = setting(
+        "poly", "how the rate falls after the warm-up: polynomially, or by a factor each so many iterations"
+    )
     warmup: int = setting(1500, "linear warm-up", origin="DAFormer code", unit="iterations", ge=0)
     warmup_ratio: float = setting(1e-6, "first factor of the warm-up", origin="DAFormer code", ge=0, le=1)
     power: float = setting(1.0, "power of the polynomial decay", origin="DAFormer code", ge=0)
     horizon: int | None = setting(
         None, "iterations until the rate is 0; none: the length of the stage", unit="iterations", ge=1
     )
+    step_every: int | None = setting(
+        None, "schedule = step: iterations after each of which the rate falls", unit="iterations", ge=1
+    )
+    step_gamma: float = setting(0.1, "schedule = step: factor by which it falls", origin="BDL code", gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _keys_belong_to_the_schedule(self) -> OptimConfig:
+        if self.schedule == "step" and self.step_every is None:
+            raise ValueError("optim.schedule = step needs optim.step_every, the iterations after which the rate falls")
+        foreign = ("power", "horizon") if self.schedule == "step" else ("step_every", "step_gamma")
+        fields = type(self).model_fields
+        stated = [f"optim.{key}" for key in foreign if getattr(self, key) != fields[key].default]
+        if stated:
+            usual = ", ".join(f"optim.{key}={json.dumps(fields[key].default)}" for key in foreign)
+            raise ValueError(
+                f"{' and '.join(stated)} would change nothing under optim.schedule = {self.schedule}; leave out, or "
+                f"set back: {usual}"
+            )
+        return self
 
 
 class EvaluateConfig(Section):

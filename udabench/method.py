@@ -54,6 +54,8 @@ class Samples(NamedTuple):
         flipped: N bool, whether the crop was mirrored.
         layers: name -> N ... H W: artefacts that a stage asked for, cut and flipped with the image.
         context: the larger crop, where the stage asked for it.
+        scaled: N 2 int64, height and width to which scale jitter brought each resized image before the crop: ``box``
+            lies there, and what of it goes beyond is padding. None: no jitter.
     """
 
     image: Tensor
@@ -65,6 +67,12 @@ class Samples(NamedTuple):
     flipped: Tensor
     layers: Mapping[str, Tensor]
     context: Context | None = None
+    scaled: Tensor | None = None
+
+    @property
+    def whole(self) -> Tensor:
+        """Height and width, N 2 int64, of the images that the boxes lie in."""
+        return self.box.new_tensor([self.size] * len(self.box)) if self.scaled is None else self.scaled
 
 
 class Batch(NamedTuple):
@@ -150,7 +158,15 @@ class Shared(NamedTuple):
     weight: Tensor
 
 
+class Remark(NamedTuple):
+    """A warning of a pass for whoever watches the run: terminal and log.txt."""
+
+    text: str
+
+
 Event = Loss | Update | Scalar | Panel | Probe
+Noted = Scalar | Panel | Probe | Remark
+"""What a pass may yield."""
 Returned = TypeVar("Returned")
 Step = Callable[[Batch, int, Rng], Generator[Event, None, Any]]
 """``step(batch, iteration, rng)``. ``rng`` is a CPU generator that is a function of (seed, stage, iteration); the
@@ -180,21 +196,26 @@ class PolySchedule:
     def factor(self, iteration: int, iterations: int) -> float:
         """The factor at 0-based ``iteration`` of a stage of ``iterations``."""
         decay: float = max(0.0, 1 - iteration / (self.horizon or iterations)) ** self.power
-        if iteration < self.warmup:
-            decay *= 1 - (1 - iteration / self.warmup) * (1 - self.warmup_ratio)
-        return decay
+        return decay * _warming(iteration, self.warmup, self.warmup_ratio)
+
+
+def _warming(iteration: int, warmup: int, ratio: float) -> float:
+    return 1 - (1 - iteration / warmup) * (1 - ratio) if iteration < warmup else 1.0
 
 
 @dataclass(frozen=True)
 class StepSchedule:
-    """``gamma ** (i // every)``: the rate is multiplied by ``gamma`` after each ``every`` iterations."""
+    """``gamma ** (i // every)``: the rate is multiplied by ``gamma`` after each ``every`` iterations. Warm-up as in
+    :class:`PolySchedule`."""
 
     every: int
     gamma: float = 0.1
+    warmup: int = 0
+    warmup_ratio: float = 1e-6
 
     def factor(self, iteration: int, iterations: int) -> float:
         """The factor at 0-based ``iteration``; the stage's length does not matter."""
-        return self.gamma ** (iteration // self.every)
+        return self.gamma ** (iteration // self.every) * _warming(iteration, self.warmup, self.warmup_ratio)
 
 
 @dataclass(frozen=True)
@@ -252,16 +273,22 @@ class Workspace(Protocol):
     file is there is skipped when a killed pass goes on.
     """
 
-    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
+    def images(self, domain: Domain, skip_done: str | None = None, share: bool = False) -> Iterator[Samples]:
         """Whole resized images, one at a time, the target's unlabelled; those with artefact ``skip_done`` left out.
 
-        Of several processes each walks over all images, so that what a pass gathers is of the whole set. With
-        ``skip_done`` a pass treats every image for itself: then they share the images; each walks to the end of its
+        Of several processes each walks over all images, so that what a pass gathers is of the whole set. With ``share``
+        or ``skip_done`` a pass treats every image for itself: then they share the images; each walks to the end of its
         own, where it waits for the others.
         """
 
+    def count(self, domain: Domain) -> int:
+        """How many images there are; none is opened."""
+
     def write(self, artefact: str, name: str, value: Tensor) -> None:
         """H W integer, or C H W float in [0, 1]: stored as PNG (ids, pictures) or safetensors (anything else)."""
+
+    def has(self, artefact: str, name: str) -> bool:
+        """Whether :meth:`write` has stored it: a pass that goes on need not make it again."""
 
     def read(self, artefact: str, name: str) -> Tensor:
         """What :meth:`write` stored. Raises DataError when it is missing."""
@@ -278,7 +305,27 @@ def no_step(batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, No
     yield from ()
 
 
-Pass = Callable[[Workspace], Iterator[Scalar | Panel | Probe] | None]
+@dataclass(frozen=True)
+class Mining:
+    """Crops around rare classes (CBST's patch mining).
+
+    With ``chance`` a crop is drawn around a class: one of those to be mined that the layer shows in this image, by lot,
+    then one of its pixels; the crop is centred on it as far as it then stays in the image. Where the image shows none
+    of them it is drawn as always. Which classes: ``workspace.write_table(table, {"classes": ids})`` (int64; it may be
+    empty) in a ``prepare``; the table in force goes with the layers in force, so a resumed run draws the same crops.
+
+    Attributes:
+        layer: of ``Stage.layers``, H W class ids; the crops of its domain are mined.
+        table: name of the table with the classes.
+        chance: of each crop (CRST code: 0.8).
+    """
+
+    layer: str
+    table: str
+    chance: float = 0.8
+
+
+Pass = Callable[[Workspace], Iterator[Noted] | None]
 """``prepare(workspace)``: a plain function, or a generator of what is to be logged of the pass."""
 
 
@@ -299,6 +346,9 @@ class Stage:
         domains: what the batch holds; the other domain is never opened.
         layers: layer name in ``Samples.layers`` -> ``(domain, artefact)`` that it is read from.
         context: ask for a larger crop of this size around the shared one.
+        mining: draw crops around rare classes.
+        source_share: the stage draws from so large a share of the source's images (rounded down, one at least), a
+            random one of its own (CBST's source portion). Needs ``data.sampler = uniform`` where it is below 1.
         start: idempotent; re-initialises or switches networks when the stage is entered, before ``prepare``.
         prepare: looks at every training image of a domain and writes artefacts.
         prepare_every: repeat ``prepare`` each so many iterations; None: once, when the stage is entered.
@@ -312,6 +362,8 @@ class Stage:
     domains: tuple[Domain, ...] = ("source", "target")
     layers: Mapping[str, tuple[Domain, str]] = field(default_factory=dict)
     context: Size | None = None
+    mining: Mining | None = None
+    source_share: float = 1.0
     start: Callable[[], None] | None = None
     prepare: Pass | None = None
     prepare_every: int | None = None

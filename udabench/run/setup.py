@@ -9,7 +9,7 @@ from torch import nn
 
 from udabench.config import MethodConfig, OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
-from udabench.method import Group, Method, Optimizer, PolySchedule
+from udabench.method import Group, Method, Optimizer, PolySchedule, Schedule, StepSchedule
 from udabench.network import Network
 from udabench.networks.build import build_network
 from udabench.registry import Registry
@@ -88,8 +88,13 @@ class RunSetup:
         for head in heads:
             parameters = tuple(p for p in head.parameters() if p.requires_grad)
             groups.append(Group(parameters, optim.lr * optim.head_lr_factor, optim.weight_decay))
-        schedule = PolySchedule(optim.warmup, optim.warmup_ratio, optim.power, optim.horizon)
-        return Optimizer(optim.kind, groups, _options(optim), schedule)
+        return Optimizer(optim.kind, groups, _options(optim), _schedule(optim))
+
+
+def _schedule(optim: OptimConfig) -> Schedule:
+    if optim.step_every is not None:
+        return StepSchedule(optim.step_every, optim.step_gamma, optim.warmup, optim.warmup_ratio)
+    return PolySchedule(optim.warmup, optim.warmup_ratio, optim.power, optim.horizon)
 
 
 def _options(optim: OptimConfig) -> dict[str, Any]:
