@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Panel,
         PolySchedule,
         Probe,
+        Remark,
         Samples,
         Scalar,
         Schedule,
@@ -48,8 +49,8 @@ _HOMES = {
     "udabench.labels": ("IGNORE", "LabelSpace"),
     "udabench.method": (
         "Batch", "Context", "Event", "Group", "LinearSchedule", "Loss", "Method", "Mining", "Optimizer", "Panel",
-        "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule", "Update",
-        "Workspace",
+        "PolySchedule", "Probe", "Remark", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule",
+        "Update", "Workspace",
     ),
     "udabench.network": ("Backbone", "DecodeHead", "Head", "Network", "Normalization", "Output", "WeightsReport"),
     "udabench.size": ("Size",),
@@ -60,8 +61,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "API_VERSION", "IGNORE", "Backbone", "Batch", "Context", "DataError", "Dataset", "DecodeHead", "Entry", "Event",
     "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method", "MethodConfig", "Mining", "Network",
-    "Normalization", "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Samples", "Scalar", "Schedule", "Setup",
-    "Shared", "Size", "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport",
+    "Normalization", "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Remark", "Samples", "Scalar", "Schedule",
+    "Setup", "Shared", "Size", "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport",
     "Workspace", "hookimpl", "setting",
 ]  # fmt: skip
 

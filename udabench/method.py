@@ -391,8 +391,13 @@ class Setup(Protocol):
     def target_size(self) -> Size:
         """Size to which target images are resized before the crop."""
 
-    def network(self) -> Network:
-        """A new network with its initial weights, as configured."""
+    def network(self, weights: str | None = None) -> Network:
+        """A new network with its initial weights: those of the run that this one begins from (``--init-from``, another
+        method's), else as configured.
+
+        Args:
+            weights: ``imagenet``, a published name, a file or ``none``, in the place of either.
+        """
 
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         """A translation engine from the registry."""

@@ -13,9 +13,9 @@ from udabench.method import Batch, Event, Loss, Method, Panel, Samples, Setup, S
 from udabench.network import Network, Output
 from udabench.parts.domain_passes import domain_losses
 from udabench.parts.entropy import normalised_entropy, robust_entropy
+from udabench.parts.label_rules import QuantileRule
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
-from udabench.parts.thresholds import quantile_thresholds
 from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
 from udabench_fda.config import FDAConfig
@@ -74,8 +74,8 @@ class FDA(Method):
         for band in range(1 if self.config.average else len(self.config.bands)):
             write = PseudoLabelPass(
                 partial(self._label_probabilities, band),
-                len(self.setup.task.classes),
-                partial(quantile_thresholds, share=self.config.label_share, cap=self.config.label_cap),
+                self.setup.task.classes,
+                QuantileRule(self.config.label_share, self.config.label_cap),
                 self._artefact(band),
             )
             name = f"labels-{number}" if self.config.average else f"labels-{number}-{self.config.bands[band]:g}"

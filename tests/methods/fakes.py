@@ -67,7 +67,7 @@ class FakeSetup:
     def task(self) -> Task:
         return Task("here", "there", self.classes, self.classes.averages)
 
-    def network(self) -> Network:
+    def network(self, weights: str | None = None) -> Network:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return TinyNetwork(len(self.classes))
@@ -153,9 +153,15 @@ class MemoryWorkspace:
         self.values: dict[tuple[str, str], torch.Tensor] = {}
         self.tables: dict[str, dict[str, torch.Tensor]] = {}
 
-    def images(self, domain, skip_done=None):
+    def images(self, domain, skip_done=None, share=False):
         assert domain == "target"
         yield from (each for each in self.samples if (skip_done, each.names[0]) not in self.values)
+
+    def count(self, domain):
+        return len(self.samples)
+
+    def has(self, artefact, name):
+        return (artefact, name) in self.values
 
     def write(self, artefact, name, value):
         self.values[artefact, name] = value.clone()

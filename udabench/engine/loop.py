@@ -214,6 +214,7 @@ class Trainer:
             self.referee,
             lambda name, picture: self.log.panel(name, picture, number),
             lambda name, labels: self.watchdog.see_labels(name, labels, number),
+            self.log.warn,
         )
         seed_everything(*here)
         workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_at_once)

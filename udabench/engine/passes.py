@@ -13,7 +13,7 @@ from udabench.engine.ranks import Mean, merged
 from udabench.engine.referee import Referee, Tally, scores_of
 from udabench.engine.seeding import modes_kept, random_state_kept
 from udabench.errors import PluginError
-from udabench.method import Method, Panel, Probe, Scalar, Stage, Workspace
+from udabench.method import Method, Noted, Panel, Probe, Remark, Scalar, Stage, Workspace
 
 
 class PassNotes:
@@ -24,6 +24,7 @@ class PassNotes:
         referee: scores probes.
         draw_panel: takes a panel's name and picture.
         see_labels: takes a probe's name and labels.
+        warn: takes a remark.
     """
 
     def __init__(
@@ -32,17 +33,19 @@ class PassNotes:
         referee: Referee,
         draw_panel: Callable[[str, Tensor], None] = lambda name, picture: None,
         see_labels: Callable[[str, Tensor], None] = lambda name, labels: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.device = device
         self._referee = referee
         self._draw_panel = draw_panel
         self._see_labels = see_labels
+        self._warn = warn
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
         self._tallies: dict[str, Tally] = {}
         self._drawn: set[str] = set()
 
-    def take(self, event: Scalar | Panel | Probe, stage: str) -> None:
+    def take(self, event: Noted, stage: str) -> None:
         """One event. Raises PluginError on any other kind."""
         match event:
             case Scalar():
@@ -57,10 +60,12 @@ class PassNotes:
                 new = self._referee.count(event)
                 self._tallies[event.name] = self._tallies[event.name] + new if event.name in self._tallies else new
                 self._see_labels(event.name, event.labels)
+            case Remark():
+                self._warn(event.text)
             case _:
                 raise PluginError(
-                    f"The prepare of stage '{stage}' yielded a {type(event).__name__}; it may yield Scalar, Panel and "
-                    "Probe. A pass trains nothing: use a stage with iterations for losses."
+                    f"The prepare of stage '{stage}' yielded a {type(event).__name__}; it may yield Scalar, Panel, "
+                    "Probe and Remark. A pass trains nothing: use a stage with iterations for losses."
                 )
 
     def read(self) -> dict[str, float]:
@@ -89,7 +94,7 @@ def run_pass(method: Method, stage: Stage, workspace: Workspace, engine: EngineC
         if not isinstance(events, Iterator):
             raise PluginError(
                 f"The prepare of stage '{stage.name}' returned a {type(events).__name__}; it must return nothing, "
-                "or be a generator of Scalar, Panel and Probe."
+                "or be a generator of Scalar, Panel, Probe and Remark."
             )
         for event in events:
             with torch.autocast(device.type, enabled=False), random_state_kept(device):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -46,23 +46,37 @@ class RunWorkspace:
         self._place = place
         self._check = check
 
-    def images(self, domain: Domain, skip_done: str | None = None) -> Iterator[Samples]:
-        turns = count()
+    def images(self, domain: Domain, skip_done: str | None = None, share: bool = False) -> Iterator[Samples]:
+        turns, shared = itertools.count(), share or skip_done is not None
 
         def skip(name: str) -> bool:
             # Turns go by the whole list, whatever is done of it: no two ranks take the same image.
-            others = next(turns) % world_size() != rank()
-            return skip_done is not None and (others or self._done(skip_done, name))
+            others = shared and next(turns) % world_size() != rank()
+            return others or (skip_done is not None and self.has(skip_done, name))
 
         for samples in self._open_images(domain, skip):
             self._check()
             seed_everything(*self._place, domain, *samples.names)
             yield samples_to_device(samples, self._device)
-        if skip_done is not None:
+        if shared:
             meet()
+
+    def count(self, domain: Domain) -> int:
+        numbers = itertools.count()
+
+        def skip(name: str) -> bool:
+            # Every name is left out, and with it its image unread.
+            next(numbers)
+            return True
+
+        list(self._open_images(domain, skip))
+        return next(numbers)
 
     def write(self, artefact: str, name: str, value: Tensor) -> None:
         write_value(self.folder / checked(artefact), name, value)
+
+    def has(self, artefact: str, name: str) -> bool:
+        return find_value(self.folder / checked(artefact), name) is not None
 
     def read(self, artefact: str, name: str) -> Tensor:
         return read_value(self.folder / checked(artefact), name)
@@ -72,9 +86,6 @@ class RunWorkspace:
 
     def read_table(self, artefact: str) -> Mapping[str, Tensor] | None:
         return read_table(self.folder, artefact)
-
-    def _done(self, artefact: str, name: str) -> bool:
-        return find_value(self.folder / checked(artefact), name) is not None
 
 
 def no_images(domain: Domain, skip: Callable[[str], bool]) -> Iterable[Samples]:

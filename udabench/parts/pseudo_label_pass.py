@@ -1,89 +1,139 @@
-"""A pass over the whole target that writes pseudo-labels, thresholded by class (BDL, FDA, SAM)."""
+"""A pass over the whole target that writes pseudo-labels, by whatever rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from udabench.labels import IGNORE
-from udabench.method import Panel, Probe, Samples, Scalar, Workspace
+from udabench.errors import UsageError
+from udabench.labels import IGNORE, LabelSpace
+from udabench.method import Panel, Probe, Remark, Samples, Scalar, Workspace
+from udabench.parts.label_rules import LabelRule
 from udabench.parts.losses import upsample
-from udabench.parts.thresholds import ClassConfidences, drop_unsure
-from udabench.world import meet
+from udabench.parts.thresholds import ClassConfidences
+from udabench.world import meet, total
 
-Rule = Callable[[ClassConfidences], Tensor]
-"""All confidences of the target -> a threshold for each class: C."""
-Claim = tuple[Tensor, Tensor]
-"""N H W int64 predicted classes, 255 on padding, and N H W float32 probabilities."""
+Form = Callable[[Tensor, Tensor], Tensor]
+"""Probabilities C H W and thresholds C of one image -> what else is stored of it (see :meth:`Workspace.write`)."""
 
 
+@dataclass
 class PseudoLabelPass:
-    """A stage's ``prepare``: labels of every target image, 255 where the confidence is below its class's threshold.
+    """A stage's ``prepare``: labels of every target image, 255 where the rule claims nothing.
 
     The confidences of all images come first; the rule makes thresholds of them, which are stored as a table; then the
-    labels are written. Predictions are kept in between while they are few (as :class:`ClassConfidences` keeps its
-    values), else made anew. A pass that was killed goes on: thresholds and labels that are there are not made again.
+    labels are written. Predictions are kept in between while they are few, else made anew. A pass that was killed goes
+    on: thresholds and labels that are there are not made again, and what is logged is of all images all the same.
 
-    Args:
-        predict: samples -> probabilities N C h w; the softmax comes before the upsampling (BDL, FDA).
-        classes: C.
-        rule: see :data:`Rule`.
-        artefact: name of the labels, H W; that of the table is ``<artefact>-thresholds``.
-        exact: pixels of the target up to which nothing is approximated nor predicted twice.
+    Attributes:
+        predict: samples -> probabilities N C h w; the softmax comes before the upsampling (BDL, FDA, CBST).
+        classes: the task's.
+        rule: see :mod:`udabench.parts.label_rules`.
+        artefact: name of the labels, H W; that of the table is ``<artefact>-thresholds``: ``thresholds``, and how many
+            ``pixels`` were predicted as each class.
+        also: further artefacts of each image, written before its labels.
+        exact: pixels up to which thresholds are exact; beyond, see :class:`ClassConfidences`.
+        keep: bytes of predictions up to which no image is predicted twice.
     """
 
-    def __init__(
-        self,
-        predict: Callable[[Samples], Tensor],
-        classes: int,
-        rule: Rule,
-        artefact: str = "pseudo_label",
-        exact: int = 2**25,
-    ) -> None:
-        self.predict = predict
-        self.classes = classes
-        self.rule = rule
-        self.artefact = artefact
-        self.exact = exact
+    predict: Callable[[Samples], Tensor]
+    classes: LabelSpace
+    rule: LabelRule
+    artefact: str = "pseudo_label"
+    also: Mapping[str, Form] = field(default_factory=dict)
+    exact: int = 2**25
+    keep: int = 2**28
 
-    def __call__(self, workspace: Workspace) -> Iterator[Scalar | Panel | Probe]:
-        kept: dict[str, Claim] = {}
-        thresholds = self._thresholds(workspace, kept)
-        for samples in workspace.images("target", skip_done=self.artefact):
-            name, device = samples.names[0], samples.image.device
-            label, confidence = kept.pop(name) if name in kept else self._claim(samples)
-            label = drop_unsure(label.long().to(device), confidence.to(device), thresholds)
-            workspace.write(self.artefact, name, label[0])
-            yield Scalar("labelled", (label != IGNORE).float().mean())
-            yield Probe(self.artefact, label, samples)
-            yield from _panels(samples, label)
+    def __call__(self, workspace: Workspace) -> Iterator[Scalar | Panel | Probe | Remark]:
+        kept: dict[str, Tensor] = {}
+        table = self._table(workspace, kept)
+        labelled = torch.zeros_like(table["pixels"])
+        for samples in workspace.images("target", share=True):
+            label = self._label(workspace, samples, table["thresholds"], kept.pop(samples.names[0], None))
+            counts = self._counts(label)
+            labelled += counts.cpu()
+            yield from self._report(samples, label, counts)
+        yield from self._losers(table, total(labelled))
 
-    def _thresholds(self, workspace: Workspace, kept: dict[str, Claim]) -> Tensor:
-        """The rule's thresholds, made or read. ``kept`` is filled with the predictions while they are few."""
-        table = f"{self.artefact}-thresholds"
-        stored = workspace.read_table(table)
+    # Thresholds
+
+    def _table(self, workspace: Workspace, kept: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """The thresholds, made or read. ``kept`` is filled with the predictions while they are few."""
+        name = f"{self.artefact}-thresholds"
+        stored = workspace.read_table(name)
         # Of several processes each sees every image, and none writes the table before all have looked for it.
         meet()
         if stored is not None:
-            return stored["thresholds"]
-        confidences = ClassConfidences(self.classes, self.exact)
+            return stored
+        confidences, pixels = ClassConfidences(len(self.classes), self.exact), torch.zeros(len(self.classes)).long()
+        room = self.keep
         for samples in workspace.images("target"):
-            label, confidence = self._claim(samples)
-            confidences.add(label, confidence)
-            if confidences.exact:
-                kept[samples.names[0]] = label.byte().cpu(), confidence.cpu()
+            probability = self.predict(samples).float()
+            confidence, label = upsample(probability, samples.image.shape[-2:]).max(1)
+            label = _without_padding(label, samples)
+            pixels += self._counts(label).cpu()
+            step = slice(None, None, self.rule.subsample)
+            confidences.add(label[:, step, step], confidence[:, step, step])
+            room -= probability.nbytes
+            if room >= 0:
+                kept[samples.names[0]] = probability.cpu()
             else:
                 kept.clear()
-        thresholds = self.rule(confidences)
-        workspace.write_table(table, {"thresholds": thresholds, "pixels": confidences.counts})
-        return thresholds
+        table = {"thresholds": self.rule.thresholds(confidences), "pixels": pixels}
+        workspace.write_table(name, table)
+        return table
 
-    def _claim(self, samples: Samples) -> Claim:
-        confidence, label = upsample(self.predict(samples).float(), samples.image.shape[-2:]).max(1)
-        return label if samples.valid is None else label.masked_fill(~samples.valid, IGNORE), confidence
+    # Labels
+
+    def _label(self, workspace: Workspace, samples: Samples, thresholds: Tensor, kept: Tensor | None) -> Tensor:
+        """An image's labels, N H W: read where they are there, else made and written."""
+        name, device = samples.names[0], samples.image.device
+        if workspace.has(self.artefact, name):
+            return workspace.read(self.artefact, name)[None].to(device)
+        probability = self.predict(samples).float() if kept is None else kept.to(device)
+        probability = upsample(probability, samples.image.shape[-2:])
+        limits = thresholds.to(device)
+        label = _without_padding(self.rule.labels(probability, limits), samples)
+        for artefact, form in self.also.items():
+            workspace.write(artefact, name, form(probability[0], limits))
+        workspace.write(self.artefact, name, label[0])
+        return label
+
+    def _report(self, samples: Samples, label: Tensor, counts: Tensor) -> Iterator[Scalar | Panel | Probe]:
+        pixels = label.numel() if samples.valid is None else samples.valid.sum()
+        yield Scalar(f"{self.artefact}/density", counts.sum() / pixels)
+        for name, count in zip(self.classes.names, counts, strict=True):
+            yield Scalar(f"{self.artefact}/share/{name}", count / pixels)
+        yield Probe(self.artefact, label, samples)
+        yield Panel("image", lambda: samples.image)
+        yield Panel(self.artefact, lambda: label)
+
+    def _losers(self, table: Mapping[str, Tensor], labelled: Tensor) -> Iterator[Remark]:
+        """Classes that were predicted and are nowhere labelled. Raises UsageError where nothing is labelled at all."""
+        predicted, thresholds = table["pixels"], table["thresholds"]
+        lost = ((labelled == 0) & (predicted > 0)).nonzero()[:, 0].tolist()
+        said = ", ".join(
+            f"{self.classes.names[c]} ({int(predicted[c])} pixels, threshold {float(thresholds[c]):.4g})" for c in lost
+        )
+        if not labelled.any():
+            raise UsageError(
+                f"The thresholds of '{self.artefact}' keep no pixel of the target: {said}. {self.rule} is too strict "
+                "for so few images: let it keep a larger share."
+            )
+        if lost:
+            yield Remark(f"{self.artefact}: predicted, but nothing kept: {said}")
+
+    def _counts(self, label: Tensor) -> Tensor:
+        return label[label != IGNORE].bincount(minlength=len(self.classes))
 
 
-def _panels(samples: Samples, label: Tensor) -> Iterator[Panel]:
-    yield Panel("image", lambda: samples.image)
-    yield Panel("pseudo_label", lambda: label)
+def confidence_levels(probability: Tensor, thresholds: Tensor) -> Tensor:
+    """A :data:`Form`: the largest probability of each pixel in steps of 1/255 (a PNG holds it), H W int64."""
+    return (probability.amax(0) * 255).round().long()
+
+
+def _without_padding(label: Tensor, samples: Samples) -> Tensor:
+    return label if samples.valid is None else label.masked_fill(~samples.valid, IGNORE)
