@@ -265,7 +265,7 @@ def test_weights_on_the_cross_entropy_must_be_there():
 class Restless(fakes.FakeSetup):
     """Every network that it builds starts elsewhere, as without published weights."""
 
-    def network(self):
+    def network(self, weights=None):
         return fakes.TinyNetwork(len(self.classes))
 
 

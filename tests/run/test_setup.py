@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 
 import pytest
+import torch
 
-from udabench.errors import UsageError
+from udabench.errors import CheckpointError, UsageError
 from udabench.method import Setup
 from udabench.parts.self_trainer import SelfTrainer
 from udabench.parts.supervised import Supervised
 from udabench.parts.wrapper import Wrapper
+from udabench.run.setup import Initial
 from udabench.testing import fake_setup
 
 
@@ -45,3 +47,25 @@ def test_a_method_in_a_method_in_a_setup() -> None:
     assert isinstance(built.inner, SelfTrainer)
     assert built.inner.config.ema == 0.5
     assert built.inner.config.mix_scope == "image"
+
+
+def test_named_weights_are_taken_over_those_of_another_run() -> None:
+    begun = fake_setup(overrides={"network.name": "lite0"}).network()
+    setup = fake_setup(overrides={"network.name": "lite0"}, initial=Initial(begun.state_dict(), "run a", "0" * 64))
+    taken, named = setup.network(), setup.network("none")
+    assert all(torch.equal(a, b) for a, b in zip(begun.parameters(), taken.parameters(), strict=True))
+    assert [(report.source, report.coverage, report.missing) for report in taken.reports] == [("run a", 1.0, ())]
+    assert not all(torch.equal(a, b) for a, b in zip(begun.parameters(), named.parameters(), strict=True))
+    assert {report.source for report in named.reports} != {"run a"}
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    other = fake_setup(overrides={"network.name": "fake"}).network()
+    setup = fake_setup(overrides={"network.name": "lite0"}, initial=Initial(other.state_dict(), "run a", "0" * 64))
+    with pytest.raises(CheckpointError, match=r"Weights run a cover 0.0% of the network"):
+        setup.network()
+
+
+def test_a_bare_setup_reads_no_weights() -> None:
+    setup = fake_setup(overrides={"network.name": "lite0", "network.weights": "there-is-no-such.pth"}, bare=True)
+    assert {report.matched for report in setup.network("nor-this.pth").reports} == {0}

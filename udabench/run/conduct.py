@@ -127,10 +127,10 @@ def _check_device(engine: EngineConfig, device: torch.device) -> None:
 
 def _declared(plan: Plan) -> Method:
     """The method with random weights, for what it declares: a missing folder is told before weights are fetched."""
-    bare = plan.config.model_copy(update={"network": plan.config.network.model_copy(update={"weights": "none"})})
-    method = build_method(plan.method, bare.settings, RunSetup(plan.registry, bare, plan.task))
-    check_crop(method, bare)
-    chosen_predictors(method, bare)
+    config = plan.config
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
+    check_crop(method, config)
+    chosen_predictors(method, config)
     return method
 
 
@@ -243,6 +243,7 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         lossy_store=opened.lossy,
         collapse=result.warnings,
         resumed=int(folder.read_run().get("sessions", 1)) - 1,
+        passes=result.passes,
     )
     record = write_outcome(plan, folder.path, folder.path.name, opened.method, opened.device, scores)
     folder.update_run(status="finished")
@@ -256,7 +257,7 @@ def open_batches(opened: Opened, folder: RunFolder) -> Callable[[Stage, int, int
     artefacts = Artefacts(folder.artefacts, opened.method.stages())
 
     def opener(stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
-        function = opened.builder.stage(stage, artefacts.readers(stage, version) if stage.layers else None)
+        function = opened.builder.stage(stage, artefacts.readers(stage, version), artefacts.mined(stage, version))
         workers = auto_workers(opened.plan.config.data.workers, function, local_size())
         return stream(function, start, stop, workers, pin=opened.device.type == "cuda")
 
@@ -287,6 +288,7 @@ class Scores:
     resumed: int = 0
     lossy_store: bool = False
     imported: str | None = None
+    passes: Sequence[tuple[str, int, Mapping[str, float]]] = ()
 
 
 def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: float) -> Cost:
@@ -323,6 +325,7 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
         collapse=scores.collapse,
         resumed=scores.resumed,
         imported=scores.imported,
+        passes=scores.passes,
     )
     if leads():
         write_record(folder, record, matrices)

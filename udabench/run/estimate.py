@@ -59,7 +59,7 @@ def estimate(plan: Plan) -> Estimate:
     """Builds the method with random weights and counts the operations of a step of each stage on a small crop."""
     config = _small(plan.config)
     seed_everything(config.seed, "estimate")
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
     check_crop(method, plan.config)
     optimizers = [_state_bytes(stage) for stage in method.stages()]
     counted = {stage.name: _step_flops(plan, config, method, index) for index, stage in enumerate(method.stages())}
@@ -76,11 +76,10 @@ def estimate(plan: Plan) -> Estimate:
 
 
 def _small(config: RunConfig) -> RunConfig:
-    """The same run with random weights, a small crop, and steps that any CPU can make."""
+    """The same run with a small crop, and steps that any CPU can make."""
     engine = {"precision": "float32", "accumulate": 1, "channels_last": False, "compile": False}
     return config.model_copy(
         update={
-            "network": config.network.model_copy(update={"weights": "none"}),
             "data": config.data.model_copy(update={"crop": Size(PROBE_SIDE, PROBE_SIDE)}),
             "engine": config.engine.model_copy(update=engine),
         }

@@ -92,8 +92,7 @@ def import_checkpoint(
     if folder.run_json.exists():
         raise UsageError(f"{folder.path} holds a run already. Choose another --name, or delete it.")
     seed_everything(plan.config.seed, "initial weights")
-    bare = plan.config.model_copy(update={"network": plan.config.network.model_copy(update={"weights": "none"})})
-    method = build_method(plan.method, bare.settings, RunSetup(registry, bare, plan.task))
+    method = build_method(plan.method, plan.config.settings, RunSetup(registry, plan.config, plan.task, bare=True))
     report = _fill(method, published)
     counters = Counters(stage_name=read_stages(method, plan.config)[0].name)
     state = {"identity": run_identity(plan.config), "counters": counters.as_state()}

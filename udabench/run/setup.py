@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from udabench.config import MethodConfig, OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
 from udabench.method import Group, Method, Optimizer, PolySchedule, Schedule, StepSchedule
 from udabench.network import Network
 from udabench.networks.build import build_network
+from udabench.networks.weights import NONE, load_state
 from udabench.registry import Registry
 from udabench.resolve import Layer, resolve
 from udabench.run.nesting import find_methods
@@ -21,16 +23,38 @@ from udabench.translate.base import Translator
 from udabench.translate.build import build_translator
 
 
+@dataclass(frozen=True)
+class Initial:
+    """A network's weights out of another run.
+
+    Attributes:
+        source: what a record calls them.
+        digest: of the run that they come from.
+    """
+
+    state: Mapping[str, Tensor]
+    source: str
+    digest: str
+
+
 class RunSetup:
     """The :class:`udabench.method.Setup` of a run.
 
     Registry and configuration lead to folders of data; they are not a method's to read.
+
+    Args:
+        initial: the weights that networks begin with instead of the configured ones.
+        bare: leave networks at random values: nothing is fetched or read for them.
     """
 
-    def __init__(self, registry: Registry, config: RunConfig, task: Task) -> None:
+    def __init__(
+        self, registry: Registry, config: RunConfig, task: Task, initial: Initial | None = None, bare: bool = False
+    ) -> None:
         self._registry = registry
         self._config = config
         self._task = task
+        self._initial = initial
+        self._bare = bare
 
     @property
     def task(self) -> Task:
@@ -55,9 +79,14 @@ class RunSetup:
             raise ValueError("the configuration is resolved without data sets")
         return size
 
-    def network(self) -> Network:
-        network = self._config.network
-        return build_network(self._registry, network.name, len(self.task.classes), network.weights, network.options)
+    def network(self, weights: str | None = None) -> Network:
+        begin = self._initial if weights is None and not self._bare else None
+        configured = self._config.network
+        chosen = NONE if self._bare or begin is not None else weights or configured.weights
+        network = build_network(self._registry, configured.name, len(self.task.classes), chosen, configured.options)
+        if begin is not None:
+            network.reports = (load_state(network, begin.state, begin.source, digest=begin.digest, threshold=1.0),)
+        return network
 
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         return build_translator(self._registry.translators, name, options or {})

@@ -17,7 +17,7 @@ from udabench.method import Batch, Context, Samples
 from udabench.plugins import load_registry
 from udabench.registry import Registry
 from udabench.resolve import Layer, resolve
-from udabench.run.setup import RunSetup
+from udabench.run.setup import Initial, RunSetup
 from udabench.size import Size
 from udabench.task import Task
 from udabench.testing import dataset
@@ -96,6 +96,8 @@ def fake_setup(
     registry: Registry | None = None,
     classes: LabelSpace = CITYSCAPES19,
     overrides: Mapping[str, Any] | None = None,
+    initial: Initial | None = None,
+    bare: bool = False,
 ) -> RunSetup:
     """The setup that a method's constructor takes, with the fake network; no file is read.
 
@@ -103,9 +105,10 @@ def fake_setup(
         registry: None: :func:`fake_registry` without further plugins.
         classes: the task's outputs.
         overrides: full or short keys of the configuration, such as ``{"iterations": 4}``.
+        initial, bare: see :class:`udabench.run.setup.RunSetup`.
     """
     task = Task(dataset.SOURCE, dataset.TARGET, classes, classes.averages)
-    return RunSetup(registry or fake_registry(), fake_config(overrides=overrides), task)
+    return RunSetup(registry or fake_registry(), fake_config(overrides=overrides), task, initial, bare)
 
 
 def fake_batch(
