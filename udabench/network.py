@@ -39,6 +39,7 @@ class Output(NamedTuple):
         weight: weight of the main logits' loss (HRDA: 1 - lambda_d).
         coarse: where a network upsamples by itself (FCN-8s), the logits before that, on a grid of its own; see
             :meth:`Network.upscore`. None: ``logits`` are that map.
+        embedding: the map that a 1x1 classifier made the logits of, where the head has one (:class:`EmbeddingHead`).
     """
 
     logits: Tensor
@@ -46,6 +47,7 @@ class Output(NamedTuple):
     heads: tuple[Head, ...] = ()
     weight: float = 1.0
     coarse: Tensor | None = None
+    embedding: Tensor | None = None
 
     @property
     def score_map(self) -> Tensor:
@@ -83,6 +85,7 @@ class Normalization:
 
 TORCH = Normalization("torch", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CAFFE = Normalization("caffe", (104.00698793, 116.66876762, 122.67891434), (1.0, 1.0, 1.0), scale=255.0, bgr=True)
+UNIT = Normalization("unit", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 TF = Normalization("tf", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0), scale=255.0)
 
 
@@ -143,6 +146,21 @@ class DecodeHead(nn.Module, ABC):
     def auxiliary(self, features: Sequence[Tensor]) -> tuple[Head, ...]:
         """Further heads, if any."""
         return ()
+
+
+class EmbeddingHead(DecodeHead):
+    """A head in two parts: pyramid -> a map of features, of which a 1x1 classifier makes logits (ProDA)."""
+
+    @abstractmethod
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
+        """N D h w, on the logits' grid."""
+
+    @abstractmethod
+    def classify(self, embedding: Tensor) -> Tensor:
+        """N C h w."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.classify(self.embed(features))
 
 
 class Network(nn.Module, ABC):

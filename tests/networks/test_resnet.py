@@ -1,4 +1,4 @@
-"""The three lineages of the dilated ResNet."""
+"""The lineages of the dilated ResNet."""
 
 from __future__ import annotations
 

@@ -30,6 +30,9 @@ def register_heads() -> Mapping[str, Entry]:
         "deeplabv2": Entry(f"{_HERE}.deeplabv2:DeepLabV2Head", "sum of dilated 3x3 convolutions of the last map"),
         "daformer": Entry(f"{_HERE}.daformer:DAFormerHead", "all maps, separable ASPP"),
         "segformer": Entry(f"{_HERE}.segformer:SegFormerHead", "all maps, fused by a 1x1 convolution"),
+        "proda": Entry(
+            f"{_HERE}.proda:ProDAHead", "dilated branches of the last map, fused: ProDA's, with an embedding"
+        ),
         "light": Entry(f"{_HERE}.light:LightHead", "small head for small encoders"),
     }
 

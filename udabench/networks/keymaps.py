@@ -1,8 +1,8 @@
 """Published names of values -> ours. Each map takes a state dict and returns one; names it does not know pass through.
 
 Sources of the names: torchvision; mmsegmentation 0.16 (ResNetV1c, MiT, DAFormer, HRDA, MIC); the DeepLab files of
-AdaptSegNet and ADVENT; VGG16 of timm and of the Caffe conversion, FCN-8s of BDL; the official MiT files; Hugging
-Face's SegFormer, before and since transformers 5.
+AdaptSegNet and ADVENT; ProDA's; VGG16 of timm and of the Caffe conversion, FCN-8s of BDL; the official MiT files;
+Hugging Face's SegFormer, before and since transformers 5.
 """
 
 from __future__ import annotations
@@ -32,6 +32,16 @@ _MMSEG_HEAD: _Rules = (
     (r"scale_attention\.aspp_modules\.(\d+)\.conv\.", r"scale_attention.branches.\1."),
     (r"\.conv_seg\.", ".classifier."),
 )
+_PRODA: _Rules = (
+    (r"^bn_pretrain\.", "head.input_bn."),
+    (r"^layer5\.conv2d_list\.", "head.branches."),
+    (r"^layer5\.bottleneck\.0\.se\.0\.", "head.excite.fc1."),
+    (r"^layer5\.bottleneck\.0\.se\.2\.", "head.excite.fc2."),
+    (r"^layer5\.bottleneck\.1\.", "head.fuse.0."),
+    (r"^layer5\.bottleneck\.2\.", "head.fuse.1."),
+    (r"^layer5\.head\.1\.", "head.classifier."),
+)
+_EXCITATION = re.compile(r"\.excite\.fc[12]\.weight$")
 _ATTENTION = "scale_attention."
 _VGG: _Rules = (
     # the Caffe conversion counts the dropout before a linear layer
@@ -131,6 +141,14 @@ def deeplab_network(state: Mapping[str, Tensor]) -> State:
     return renamed
 
 
+def proda_network(state: Mapping[str, Tensor]) -> State:
+    """A whole network out of the names of ProDA's code; ``bn_pretrain`` is the head's norm of its input."""
+    renamed = {_apply(_PRODA, key): value for key, value in state.items()}
+    linear = {key: value[:, :, None, None] for key, value in renamed.items() if _EXCITATION.search(key)}
+    named = renamed | linear
+    return {key if key.startswith("head.") else f"backbone.{key}": value for key, value in named.items()}
+
+
 def has_teacher(state: Mapping[str, Tensor]) -> bool:
     """Whether a checkpoint for :func:`mmseg_network` holds the EMA teacher too."""
     return any(key.startswith("ema_model.") for key in state)
@@ -167,6 +185,7 @@ KEYMAPS: Mapping[str, KeyMap] = {
     "mmseg": mmseg_network,
     "mmseg-teacher": mmseg_teacher,
     "deeplab": deeplab_network,
+    "proda": proda_network,
     "fcn8s": fcn8s_network,
 }
 """Maps for whole networks, by name."""

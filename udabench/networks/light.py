@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from udabench.errors import UsageError
-from udabench.network import DecodeHead
+from udabench.network import EmbeddingHead
 from udabench.networks.layers import SeparableConvBnReLU, classifier, resize_like
 
 
-class LightHead(DecodeHead):
+class LightHead(EmbeddingHead):
     """A feature pyramid network (Lin et al. 2017, top-down path) with one separable convolution before the classifier.
 
     Logits lie on the finest map's grid.
@@ -29,11 +29,15 @@ class LightHead(DecodeHead):
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = classifier(width, classes)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
+    def embed(self, features: Sequence[Tensor]) -> Tensor:
         levels = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         merged: Tensor = levels.pop()
         while levels:
             finer = levels.pop()
             merged = finer + resize_like(merged, finer)
-        logits: Tensor = self.classifier(self.dropout(self.smooth(merged)))
+        embedding: Tensor = self.dropout(self.smooth(merged))
+        return embedding
+
+    def classify(self, embedding: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(embedding)
         return logits

@@ -12,17 +12,23 @@ from torchvision.models.resnet import Bottleneck
 from torchvision.models.resnet import ResNet as Body
 
 from udabench.errors import CheckpointError, UsageError
-from udabench.network import CAFFE, TORCH, Backbone, WeightsReport
+from udabench.network import CAFFE, TORCH, UNIT, Backbone, WeightsReport
 from udabench.networks.keymaps import resnet_names
 from udabench.networks.weights import Published, State, find, load_weights
 
-Lineage = Literal["torchvision", "caffe", "mmseg"]
+Lineage = Literal["torchvision", "caffe", "mmseg", "proda"]
 _ADVENT = Published("https://github.com/valeoai/ADVENT/releases/download/v0.1/DeepLab_resnet_pretrained_imagenet.pth")
 _ADAPTSEGNET = Published(
     "http://vllab.ucmerced.edu/ytsai/CVPR18/DeepLab_resnet_pretrained_init-f81d91e8.pth",
     note="(The authors' server has answered 404 since 2023; later projects mirror the file under the same name.)",
 )
 _DACS = Published("http://vllab1.ucmerced.edu/~whung/adv-semi-seg/resnet101COCO-41f33a49.pth")
+_SIMCLR = Published(
+    "https://github.com/microsoft/ProDA",
+    name="r101_1x_sk0.pth",
+    by_hand=True,
+    note="(The README links to it under 'simclr model': SimCLRv2's ResNet-101 1x, converted to PyTorch.)",
+)
 _OPENMMLAB = "https://download.openmmlab.com/pretrain/third_party/"
 
 
@@ -39,12 +45,14 @@ class ResNet(Backbone):
 
     - ``torchvision``: 7x7 stem, stride in the 3x3; the first block of a dilated stage keeps the dilation before it.
     - ``mmseg``: ResNetV1c, a stem of three 3x3 convolutions, else as above (``contract_dilation``). DAFormer's R101.
+    - ``proda``: built as ``caffe``, but RGB in [0, 1] as it is, and batch norms that are learnt. ProDA.
     - ``caffe``: stride in the first 1x1, every block of a stage fully dilated, max pooling with ``ceil_mode`` (a
       1024x512 image gives a 129x65 map), BGR input less the mean, and batch norms whose affine values are fixed.
       AdaptSegNet, ADVENT, DACS.
 
     Weights: ``imagenet`` (torchvision's V1), ``imagenet-v2`` (torchvision only), ``imagenet-coco`` (caffe, 101),
-    ``coco`` (caffe, 101: the file that DACS starts from), a file, or ``none``.
+    ``coco`` (caffe, 101: the file that DACS starts from), ``simclr`` (proda, 101: SimCLRv2's, which its stages of
+    distillation start from), a file, or ``none``.
     """
 
     blocks: ClassVar[tuple[int, int, int, int]]
@@ -59,15 +67,16 @@ class ResNet(Backbone):
         if lineage not in get_args(Lineage):
             raise UsageError(f"Option lineage is '{lineage}'; use one of {', '.join(get_args(Lineage))}.")
         self.lineage = lineage
-        self.normalization = CAFFE if lineage == "caffe" else TORCH
+        self.normalization = {"caffe": CAFFE, "proda": UNIT}.get(lineage, TORCH)
         self.default_norm = "affine_frozen" if lineage == "caffe" else "train"
         body = Body(Bottleneck, list(self.blocks), replace_stride_with_dilation=[False, True, True])
         self.stem = _deep_stem() if lineage == "mmseg" else None
         if self.stem is None:
             self.conv1, self.bn1, self.relu = body.conv1, body.bn1, body.relu
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=lineage == "caffe")
+        as_caffe = lineage in ("caffe", "proda")
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=as_caffe)
         self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
-        if lineage == "caffe":
+        if as_caffe:
             self._as_caffe()
 
     def _as_caffe(self) -> None:
@@ -109,6 +118,7 @@ class ResNet50(ResNet):
         },
         "mmseg": {"imagenet": Published(_OPENMMLAB + "resnet50_v1c-2cccc1ad.pth")},
         "caffe": {},
+        "proda": {"imagenet": torchvision_file(ResNet50_Weights.IMAGENET1K_V1)},
     }
 
 
@@ -123,6 +133,7 @@ class ResNet101(ResNet):
         },
         "mmseg": {"imagenet": Published(_OPENMMLAB + "resnet101_v1c-e67eebb6.pth")},
         "caffe": {"imagenet": _ADVENT, "imagenet-coco": _ADAPTSEGNET, "coco": _DACS},
+        "proda": {"imagenet": torchvision_file(ResNet101_Weights.IMAGENET1K_V1), "simclr": _SIMCLR},
     }
 
 

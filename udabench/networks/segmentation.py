@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench.errors import UsageError
-from udabench.network import Backbone, DecodeHead, Head, Network, Normalization, Output
+from udabench.network import Backbone, DecodeHead, EmbeddingHead, Head, Network, Normalization, Output
 
 Norm = Literal["auto", "train", "frozen", "affine_frozen"]
 MakeHead = Callable[[Sequence[int], Sequence[int]], DecodeHead]
@@ -94,6 +94,9 @@ class SegmentationNetwork(Network):
         if self.auxiliary_head is not None:
             logits = self.auxiliary_head(features[: self._until])
             heads = (*heads, Head(logits, weight=self.auxiliary_weight))
+        if isinstance(self.head, EmbeddingHead):
+            embedding = self.head.embed(features)
+            return Output(self.head.classify(embedding), features, heads, embedding=embedding)
         return Output(self.head(features), features, heads)
 
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:

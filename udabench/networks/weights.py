@@ -27,7 +27,7 @@ FOLDER = "UDABENCH_WEIGHTS"
 NONE = "none"
 RANDOM = "none (random)"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
-_WRAPPERS = ("state_dict", "model_state", "model")
+_WRAPPERS = ("state_dict", "ResNet101", "model_state", "model")
 _SHOWN = 5
 
 State = dict[str, Tensor]
@@ -43,6 +43,7 @@ class Published:
         sha256: first digits of the file's SHA-256; empty: not checked.
         note: what a person who has to fetch it should know.
         without: what can be done without it.
+        by_hand: the URL is a page that leads to it, and a person has to fetch it.
     """
 
     url: str
@@ -50,6 +51,7 @@ class Published:
     sha256: str = ""
     note: str = ""
     without: str = "set network.weights to none for random weights"
+    by_hand: bool = False
 
     @property
     def file(self) -> str:
@@ -68,6 +70,8 @@ class Published:
         if path.is_file():
             return path
         try:
+            if self.by_hand:
+                raise OSError("no program may fetch it")
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(self.url, str(path), self.sha256 or None, progress=False)
         except (OSError, RuntimeError) as error:

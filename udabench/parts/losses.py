@@ -72,6 +72,7 @@ def take(output: Output, start: int, stop: int) -> Output:
         features=tuple(feature[start:stop] for feature in output.features),
         heads=tuple(head._replace(logits=head.logits[start:stop]) for head in output.heads),
         coarse=None if output.coarse is None else output.coarse[start:stop],
+        embedding=None if output.embedding is None else output.embedding[start:stop],
     )
 
 
