@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,8 @@ from pydantic.fields import FieldInfo
 from udabench.scales import Scales
 from udabench.size import Size
 
+ADDON_SUFFIX = "_addon"
+"""Of a method around another whose plain name a whole method has: ``addons=sam`` is ``sam_addon``."""
 ASSUMED = "assumed"
 """The origin of a value that no source states. The record lists these."""
 
@@ -242,10 +244,20 @@ class RunConfig(Section):
         return tuple(names)
 
     @property
+    def title(self) -> str:
+        """What it is called in tables and legends: ``proda + sam``."""
+        return method_title(self.methods)
+
+    @property
     def hash(self) -> str:
         """8 hex digits over all that makes the experiment: no seed, path, device or logging. A leaderboard row."""
         values = {key: value for key, value, field in self.leaves() if extra_of(field, "hashed", True)}
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def method_title(methods: Sequence[str]) -> str:
+    """A method and those around it, given the outermost first: ``proda + sam``."""
+    return " + ".join(name.removesuffix(ADDON_SUFFIX) if name != methods[-1] else name for name in reversed(methods))
 
 
 def _leaves(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, FieldInfo]]:

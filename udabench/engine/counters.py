@@ -17,6 +17,7 @@ class Counters:
         stage, stage_name: the stage in which the run is.
         iteration: steps done in it.
         passed: whether the pass of a stage without iterations is done.
+        passes: stage, run's iteration and values of each pass that logged something.
         total: steps done in the run.
         images_seen: of both domains.
         wall_seconds: all of the training.
@@ -37,6 +38,7 @@ class Counters:
     peak_memory: int = 0
     evaluations: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     passed: bool = False
+    passes: list[tuple[str, int, dict[str, float]]] = field(default_factory=list)
 
     def as_state(self) -> dict[str, Any]:
         """JSON."""
@@ -52,6 +54,7 @@ class Counters:
                 f"The checkpoint's counters are not as expected ({error}). Start the run anew."
             ) from error
         counters.evaluations = [(int(iteration), dict(values)) for iteration, values in counters.evaluations]
+        counters.passes = [(str(stage), int(iteration), dict(values)) for stage, iteration, values in counters.passes]
         return counters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -219,9 +220,10 @@ class Trainer:
         seed_everything(*here)
         workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_at_once)
         run_pass(self.method, stage, workspace, self.engine, notes)
-        values = notes.read()
+        values = {name: value for name, value in notes.read().items() if math.isfinite(value)}
         if values:
             self.log.values(stage.name, number, values)
+            self.counters.passes.append((stage.name, self.counters.total, values))
         spread(self.method)
         if self.stop.agree():
             raise self._stopped()

@@ -43,6 +43,7 @@ class TrainResult:
         peak_memory: bytes, allocated on the GPU or resident in the process (of rank 0).
         warnings: of the collapse watchdog.
         evaluations: iteration and values of each evaluation during the training.
+        passes: stage, run's iteration and values of each pass that logged something.
     """
 
     iterations: int
@@ -53,6 +54,7 @@ class TrainResult:
     peak_memory: int
     warnings: tuple[str, ...]
     evaluations: tuple[tuple[int, Mapping[str, float]], ...]
+    passes: tuple[tuple[str, int, Mapping[str, float]], ...] = ()
 
 
 def train(
@@ -134,4 +136,5 @@ def _result(counters: Counters, watchdog: Watchdog) -> TrainResult:
         peak_memory=counters.peak_memory,
         warnings=tuple(watchdog.warnings),
         evaluations=tuple(counters.evaluations),
+        passes=tuple(counters.passes),
     )

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from udabench.results.environment import revision, versions
 from udabench.results.matrices import Matrices
-from udabench.results.record import Checkpoint, Cost, Entropy, Flags, NetworkInfo, Record, Score, TaskInfo
+from udabench.results.record import (
+    Checkpoint,
+    Cost,
+    Entropy,
+    Flags,
+    NetworkInfo,
+    PassValues,
+    Record,
+    Score,
+    TaskInfo,
+)
 from udabench.task import Task
 
 if TYPE_CHECKING:
@@ -49,6 +59,7 @@ def make_record(
     collapse: Sequence[str] = (),
     resumed: int = 0,
     imported: str | None = None,
+    passes: Sequence[tuple[str, int, Mapping[str, float]]] = (),
 ) -> tuple[Record, Matrices]:
     """The record of a finished run, and the matrices that lie beside it.
 
@@ -58,6 +69,7 @@ def make_record(
         evaluations_made: over the whole run, not only those in ``scored``.
         lists: ``source``, ``target`` -> ``Dataset.digest()`` of the training split, where it was opened.
         target_labels, translated_input, lossy_store, collapse, resumed, imported: see :class:`Flags`.
+        passes: stage, iteration and values of each; see :class:`PassValues`.
     """
     config = resolved.config
     first = scored[0].evaluation
@@ -99,6 +111,7 @@ def make_record(
         flags=flags,
         lists=dict(lists),
         matrices=matrices.digest,
+        passes=tuple(PassValues(stage=s, iteration=i, values=dict(values)) for s, i, values in passes),
     )
     return record, matrices
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
+from udabench.config import method_title
+
 if TYPE_CHECKING:
     from udabench.network import WeightsReport
 
@@ -158,6 +160,21 @@ class Cost(Part):
     evaluation_seconds: float | None = None
 
 
+class PassValues(Part):
+    """What a pass over a domain's training images measured.
+
+    Attributes:
+        stage: whose ``prepare`` it was.
+        iteration: steps of the run before it.
+        values: means over the images: of pseudo-labels the density and each class's share of the pixels, and what the
+            referee found (``probe/...``), whose accuracy no method saw.
+    """
+
+    stage: str
+    iteration: int
+    values: dict[str, float]
+
+
 class Revision(Part):
     """Of the checkout that the code ran from."""
 
@@ -234,6 +251,7 @@ class Record(Part):
         evaluations_made: how often labels of the evaluation set were looked at, over the whole run.
         lists: ``source``, ``target`` -> digest of the list of training images, of the domains that were trained on.
         matrices: digest of the per-image confusion matrices that lie beside the record.
+        passes: what passes over training images measured, in order (older records say nothing of them).
     """
 
     schema_version: Literal[1] = 1
@@ -257,6 +275,7 @@ class Record(Part):
     flags: Flags
     lists: dict[str, Digest]
     matrices: Digest
+    passes: tuple[PassValues, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
@@ -272,12 +291,12 @@ class Record(Part):
 
     @property
     def method_title(self) -> str:
-        """The method's name; ``mic(daformer)`` where it wraps another one."""
+        """The method's name; ``proda + sam`` where something is around it."""
         names, key = [self.method], "settings.inner"
         while isinstance(name := self.config.get(key), str):
             names.append(name)
             key = key.removesuffix("inner") + "inner_settings.inner"
-        return "(".join(names) + ")" * (len(names) - 1)
+        return method_title(names)
 
     @property
     def headline(self) -> Score:
