@@ -19,6 +19,10 @@ class Size(NamedTuple):
     def __str__(self) -> str:
         return f"{self.width}x{self.height}"
 
+    def scaled(self, factor: float) -> Size:
+        """Both sides times ``factor``, rounded; at least 1."""
+        return Size(max(1, round(self.height * factor)), max(1, round(self.width * factor)))
+
     @classmethod
     def parse(cls, value: object) -> Size:
         """From ``"1024x512"`` (width first) or a Size. Raises ValueError otherwise."""

@@ -15,6 +15,7 @@ from udabench.data import batches
 from udabench.data.batches import BatchFunction, stack, to_device, whole_sample
 from udabench.data.build import Builder
 from udabench.data.crop import Place, draw_place
+from udabench.data.cutter import Cutter
 from udabench.data.randomness import rng_at
 from udabench.data.resize import Resized
 from udabench.data.sampler import Draw
@@ -206,7 +207,8 @@ def test_each_crop_for_a_class_has_ten_tries_of_its_own_to_be_varied(
     half = function_of(coordinates, crop_max_ratio=ratio).source
     assert half is not None
     label = np.zeros(half.images.size, np.uint8)
-    place = replace(half, min_wanted=min_wanted)._place(label, Draw(0, wanted), rng_at(0))
+    cutter = Cutter(half.images.size, half.images.size)
+    place = replace(half, min_wanted=min_wanted)._place(cutter, label, {}, Draw(0, wanted), rng_at(0))
     assert len(tries) == draws
     assert place == tries[-1]
 

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from udabench.data.crop import Place, Window, cut_layer, cut_pixels, draw_place, draw_until, varied
+from udabench.data.crop import Place, Window, cut_pixels, draw_place, draw_until, place_around, varied
+from udabench.data.cutter import Cutter
+from udabench.data.mining import Mined
 from udabench.data.randomness import rng_at
 from udabench.data.resize import Resized
 from udabench.data.sampler import Draw, Sampler
@@ -22,6 +24,7 @@ from udabench.data.whole import whole_images
 from udabench.dataset import Pixels
 from udabench.errors import DataError
 from udabench.method import Batch, Context, Domain, Samples
+from udabench.scales import Scales
 from udabench.size import Size
 
 
@@ -43,11 +46,13 @@ class DomainBatches:
         batch: samples a batch, of all processes together.
         crop: size of ``Samples.image``.
         context: size of ``Samples.context``.
+        scale: factors by which images are scaled before the crop; None: they are not.
         flip: chance of mirroring.
         max_ratio: a labelled crop (the source's, and the target's where its labels are permitted) is drawn again while
             one class covers more; 1: off.
         min_wanted: a crop is drawn again while it holds no more pixels of the class that it was drawn for; 0: off.
         layers: layer name -> its reader.
+        mined: classes that crops are drawn around.
     """
 
     domain: Domain
@@ -57,10 +62,12 @@ class DomainBatches:
     batch: int
     crop: Size
     context: Size | None = None
+    scale: Scales | None = None
     flip: float = 0.5
     max_ratio: float = 1.0
     min_wanted: float = 0.0
     layers: Mapping[str, LayerReader] = field(default_factory=dict)
+    mined: Mined | None = None
 
     def samples(self, seed: int, stage: str, positions: range) -> Samples:
         """The samples at these positions of the stream."""
@@ -71,20 +78,34 @@ class DomainBatches:
         draw = self.sampler.draw(position, rng)
         name = self.images.names[draw.item]
         image, label = self._read(name)
-        place = self._place(label, draw, rng)
+        layers = {layer: self._layer(layer, name) for layer in self.layers}
+        cutter = Cutter(self.images.size, self._scaled(rng))
+        place = self._place(cutter, label, layers, draw, rng)
         mirror = bool(rng.random() < self.flip)
         crop = place.crop
         return Samples(
-            image=cut_pixels(image, crop, mirror)[None],
-            label=None if label is None else cut_pixels(label, crop, mirror)[None],
+            image=cutter.image(image, crop, mirror)[None],
+            label=None if label is None else cutter.label(label, crop, mirror)[None],
             names=(name,),
-            valid=None,
+            valid=cutter.valid(crop, mirror)[None] if self._pads else None,
             box=torch.tensor([crop]),
             size=self.images.size,
             flipped=torch.tensor([mirror]),
-            layers={layer: cut_layer(self._layer(layer, name), crop, mirror)[None] for layer in self.layers},
-            context=None if self.context is None else _context(image, place, mirror),
+            layers={layer: cutter.layer(value, crop, mirror)[None] for layer, value in layers.items()},
+            context=None if self.context is None else _context(cutter, image, place, mirror),
+            scaled=None if self.scale is None else torch.tensor([cutter.scaled]),
         )
+
+    def _scaled(self, rng: np.random.Generator) -> Size:
+        return self.images.size if self.scale is None else self.images.size.scaled(self.scale.draw(rng))
+
+    @property
+    def _pads(self) -> bool:
+        """Whether a crop may show padding, be there some in this batch or not: the same on every process."""
+        if self.scale is None:
+            return False
+        least, needed = self.images.size.scaled(self.scale.least), self.context or self.crop
+        return least.height < needed.height or least.width < needed.width
 
     def _read(self, name: str) -> tuple[Pixels, Pixels | None]:
         if self.lookup is None:
@@ -92,20 +113,27 @@ class DomainBatches:
         image, label = self.images.pair(name)
         return image, self.lookup[label]
 
-    def _place(self, label: Pixels | None, draw: Draw, rng: np.random.Generator) -> Place:
+    def _place(
+        self, cutter: Cutter, label: Pixels | None, layers: Mapping[str, Tensor], draw: Draw, rng: np.random.Generator
+    ) -> Place:
+        room = cutter.room(self.context or self.crop)
+        pixel = None if self.mined is None else self.mined.find(layers[self.mined.layer], rng)
+        if pixel is not None:
+            return place_around(cutter.scale(*pixel), room, self.crop, self.context, rng)
+
         def anywhere() -> Place:
-            return draw_place(self.images.size, self.crop, self.context, rng)
+            return draw_place(room, self.crop, self.context, rng)
 
         if label is None:
             return anywhere()
 
         def is_varied(window: Window) -> bool:
-            return self.max_ratio >= 1 or varied(label[window.slices], self.max_ratio)
+            return self.max_ratio >= 1 or varied(cutter.seen(label, window), self.max_ratio)
 
         def shows_wanted(window: Window) -> bool:
             if draw.wanted is None or self.min_wanted <= 0:
                 return True
-            return int((label[window.slices] == draw.wanted).sum()) > self.min_wanted
+            return int((cutter.seen(label, window) == draw.wanted).sum()) > self.min_wanted
 
         # Nested, as in DAFormer: every crop drawn for its class has ten further tries of its own to be varied.
         return draw_until(lambda: draw_until(anywhere, is_varied), shows_wanted)
@@ -120,11 +148,11 @@ class DomainBatches:
         return value
 
 
-def _context(image: Pixels, place: Place, mirror: bool) -> Context:
+def _context(cutter: Cutter, image: Pixels, place: Place, mirror: bool) -> Context:
     outer, crop = place.context, place.crop
     inner = crop._replace(top=crop.top - outer.top, left=crop.left - outer.left)
     inner = inner.mirrored(outer.width) if mirror else inner
-    return Context(cut_pixels(image, outer, mirror)[None], torch.tensor([inner.top]), torch.tensor([inner.left]))
+    return Context(cutter.image(image, outer, mirror)[None], torch.tensor([inner.top]), torch.tensor([inner.left]))
 
 
 @dataclass(frozen=True)
@@ -170,14 +198,18 @@ def stack(parts: Sequence[Samples]) -> Samples:
     first = parts[0]
     contexts = [part.context for part in parts if part.context is not None]
     labels = [part.label for part in parts if part.label is not None]
+    valid = [part.valid for part in parts if part.valid is not None]
+    scaled = [part.scaled for part in parts if part.scaled is not None]
     return first._replace(
         image=torch.cat([part.image for part in parts]),
         label=torch.cat(labels) if labels else None,
         names=tuple(name for part in parts for name in part.names),
+        valid=torch.cat(valid) if valid else None,
         box=torch.cat([part.box for part in parts]),
         flipped=torch.cat([part.flipped for part in parts]),
         layers={layer: torch.cat([part.layers[layer] for part in parts]) for layer in first.layers},
         context=Context(*(torch.cat(field) for field in zip(*contexts, strict=True))) if contexts else None,
+        scaled=torch.cat(scaled) if scaled else None,
     )
 
 
@@ -201,6 +233,7 @@ def samples_to_device(samples: Samples, device: torch.device) -> Samples:
         flipped=move(samples.flipped),
         layers={layer: move(value) for layer, value in samples.layers.items()},
         context=None if context is None else Context(_unit(move(context.image)), move(context.top), move(context.left)),
+        scaled=None if samples.scaled is None else move(samples.scaled),
     )
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 
 from udabench.config import DataConfig
 from udabench.data.batches import BatchFunction, DomainBatches, LayerReader
+from udabench.data.mining import Mined
 from udabench.data.parallel import Progress
 from udabench.data.randomness import seed_of
 from udabench.data.resize import Resized
-from udabench.data.sampler import Paired, Sampler, Uniform, rare_class_sampler
+from udabench.data.sampler import Counts, Paired, Sampler, Share, Uniform, rare_class_sampler, weighted_sampler
 from udabench.data.statistics import class_counts, to_classes
 from udabench.data.store import PreparedDataset, prefer_prepared
 from udabench.dataset import Dataset, Unlabelled
@@ -58,23 +59,28 @@ class Builder:
         dataset = self._dataset(domain)
         return prefer_prepared(dataset, training_size(dataset, domain, self.config), self.config.store)
 
-    def stage(self, stage: Stage, layers: Mapping[str, LayerReader] | None = None) -> BatchFunction:
+    def stage(
+        self, stage: Stage, layers: Mapping[str, LayerReader] | None = None, mined: Sequence[int] = ()
+    ) -> BatchFunction:
         """The batch function of a stage.
 
         Args:
             layers: a reader for each of ``stage.layers``, of the version that is valid now.
+            mined: the classes of ``stage.mining``, of that version too.
 
         Raises:
             UsageError: a crop that does not fit, a batch that the processes cannot share, unequal batches with the
-                paired sampler.
+                paired sampler, a share of the source with a sampler that draws from all of it.
             DataError: a labelled sample without a label, empty class statistics.
         """
-        halves = {domain: self._half(domain, stage, layers or {}) for domain in stage.domains}
+        halves = {domain: self._half(domain, stage, layers or {}, mined) for domain in stage.domains}
         return BatchFunction(
             self.seed, stage.name, halves.get("source"), halves.get("target"), rank=self.rank, world=self.world
         )
 
-    def _half(self, domain: Domain, stage: Stage, layers: Mapping[str, LayerReader]) -> DomainBatches:
+    def _half(
+        self, domain: Domain, stage: Stage, layers: Mapping[str, LayerReader], mined: Sequence[int]
+    ) -> DomainBatches:
         config, images = self.config, self.images(domain)
         check_fit(domain, images.size, config.crop, stage.context)
         check_shares([domain], config, self.world)
@@ -89,21 +95,35 @@ class Builder:
             batch=config.source_batch if domain == "source" else config.target_batch,
             crop=config.crop,
             context=stage.context,
+            scale=config.scale,
             flip=config.flip,
             max_ratio=config.crop_max_ratio,
             min_wanted=config.rcs_min_pixels * config.rcs_min_crop_ratio,
             layers={name: layers[name] for name, (of, _) in stage.layers.items() if of == domain},
+            mined=_mined(stage, domain, mined),
         )
 
     def _sampler(self, domain: Domain, stage: Stage) -> Sampler:
         kind = self.config.sampler
-        if kind == "rcs" and domain == "source":
-            if "rcs" not in self._samplers:
-                self._samplers["rcs"] = self._rare_class()
-            return self._samplers["rcs"]
+        if domain == "source" and stage.source_share < 1:
+            return self._share(stage)
+        if kind in ("rcs", "weighted") and domain == "source":
+            if kind not in self._samplers:
+                self._samplers[kind] = self._by_classes()
+            return self._samplers[kind]
         if kind == "paired" and len(stage.domains) == 2:
             return self._paired(domain, stage)
         return Uniform(len(self._dataset(domain)), seed_of(self.seed, stage.name, domain))
+
+    def _share(self, stage: Stage) -> Share:
+        if self.config.sampler != "uniform":
+            raise UsageError(
+                f"Stage '{stage.name}' trains on {stage.source_share:.3g} of the source's images, but data.sampler = "
+                f"{self.config.sampler} draws from all of them. Use data.sampler=uniform."
+            )
+        whole, key = len(self._dataset("source")), seed_of(self.seed, stage.name, "share")
+        part = Uniform(max(1, int(whole * stage.source_share)), seed_of(self.seed, stage.name, "source"))
+        return Share(whole, part, key)
 
     def _paired(self, domain: Domain, stage: Stage) -> Paired:
         if self.config.source_batch != self.config.target_batch:
@@ -114,15 +134,21 @@ class Builder:
         sources, targets = len(self._dataset("source")), len(self._dataset("target"))
         return Paired(sources, targets, seed_of(self.seed, stage.name, "pairs"), target=domain == "target")
 
-    def _rare_class(self) -> Sampler:
+    def _by_classes(self) -> Sampler:
+        config, counts, names = self.config, self._counts(), self._dataset("source").names
+        if config.sampler == "weighted":
+            return weighted_sampler(counts, names)
+        return rare_class_sampler(counts, config.rcs_temperature, config.rcs_min_pixels, names)
+
+    def _counts(self) -> Counts:
+        """Pixels of the task's classes in each image of the source."""
         dataset = self._dataset("source")
         stored = self.stored("source")
         if isinstance(stored, PreparedDataset):
             counts = stored.counts
         else:
             counts = class_counts(dataset, self.config.store, progress=self.progress)
-        mapped = to_classes(counts, dataset.label_space, self.classes)
-        return rare_class_sampler(mapped, self.config.rcs_temperature, self.config.rcs_min_pixels, dataset.names)
+        return to_classes(counts, dataset.label_space, self.classes)
 
     def _labelled(self, domain: Domain) -> bool:
         return domain == "source" or self.target_labels
@@ -132,6 +158,14 @@ class Builder:
         if dataset is None:
             raise UsageError(f"The stage asks for the {domain} domain, but the run has no {domain} data.")
         return dataset
+
+
+def _mined(stage: Stage, domain: Domain, classes: Sequence[int]) -> Mined | None:
+    """Where the stage's mining goes by a layer of this domain, and there is something to be mined."""
+    mining = stage.mining
+    if mining is None or not classes or stage.layers[mining.layer][0] != domain:
+        return None
+    return Mined(mining.layer, tuple(classes), mining.chance)
 
 
 def training_size(dataset: Dataset | type[Dataset], domain: Domain, config: DataConfig) -> Size:

@@ -50,6 +50,23 @@ def draw_place(size: Size, crop: Size, context: Size | None, rng: np.random.Gene
     return Place(inner._replace(top=outer.top + inner.top, left=outer.left + inner.left), outer)
 
 
+def place_around(
+    pixel: tuple[int, int], size: Size, crop: Size, context: Size | None, rng: np.random.Generator
+) -> Place:
+    """The crop centred on a pixel as far as it stays in the picture; the context around it uniformly."""
+    top, left = (
+        min(max(0, centre - part // 2), whole - part) for centre, part, whole in zip(pixel, crop, size, strict=True)
+    )
+    inner = Window(top, left, *crop)
+    if context is None:
+        return Place(inner, inner)
+    top, left = (
+        int(rng.integers(max(0, start + part - outer), min(start, whole - outer) + 1))
+        for start, part, outer, whole in zip((top, left), crop, context, size, strict=True)
+    )
+    return Place(inner, Window(top, left, *context))
+
+
 def _draw(size: Size, part: Size, rng: np.random.Generator) -> Window:
     top = int(rng.integers(size.height - part.height + 1))
     left = int(rng.integers(size.width - part.width + 1))

@@ -1,4 +1,4 @@
-"""Which sample stands at which position of a stream: uniform, rare class sampling, paired."""
+"""Which sample stands at which position of a stream: uniform, rare class sampling, paired, weighted, from a share."""
 
 from __future__ import annotations
 
@@ -85,6 +85,57 @@ class RareClass:
         return Draw(item, self.classes[choice])
 
 
+@dataclass(frozen=True)
+class Weighted:
+    """Images by weight, with replacement.
+
+    Attributes:
+        cumulated: sums of the chances up to each image; the last is 1.
+    """
+
+    cumulated: npt.NDArray[np.float64]
+
+    def draw(self, position: int, rng: np.random.Generator) -> Draw:
+        return Draw(int(np.searchsorted(self.cumulated, rng.random(), side="right")))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A random part of the samples, each of it once an epoch (CBST's source portion).
+
+    Attributes:
+        length: number of all samples.
+        inner: over those of the part.
+        key: which part.
+    """
+
+    length: int
+    inner: Uniform
+    key: int
+
+    def draw(self, position: int, rng: np.random.Generator) -> Draw:
+        return Draw(permute(self.inner.draw(position, rng).item, self.length, self.key))
+
+
+def image_chances(counts: Counts) -> npt.NDArray[np.float64]:
+    """Weights of images by the classes that they show, summed over these: ``1 / images that show it``; normalised.
+
+    So each class has the same say: it is as if a class were drawn first, all alike, then one of its images. BiCL
+    prefers source images with rare classes; its rule is in a supplement that is not public, so this one is assumed.
+    """
+    shown = counts > 0
+    weights = (shown / np.maximum(shown.sum(axis=0), 1)).sum(axis=1)
+    chances: npt.NDArray[np.float64] = weights / weights.sum()
+    return chances
+
+
+def weighted_sampler(counts: Counts, names: Sequence[str]) -> Weighted:
+    """The sampler for these statistics. Raises DataError: no labelled pixel at all."""
+    _check_counts(counts, names, "Weighted sampling")
+    cumulated = image_chances(counts).cumsum()
+    return Weighted(cumulated / cumulated[-1])
+
+
 def class_chances(counts: Counts, temperature: float) -> npt.NDArray[np.float64]:
     """P(c) = softmax((1 - f_c) / T) over the classes that occur; 0 for the others (DAFormer, Eq 9).
 
@@ -108,11 +159,7 @@ def rare_class_sampler(counts: Counts, temperature: float, min_pixels: int, name
     Raises:
         DataError: no labelled pixel at all: such statistics would fail, or silently not sample, in the training.
     """
-    if counts.size == 0 or counts.sum() == 0:
-        raise DataError(
-            f"The class statistics of {len(names)} images are empty: no pixel has a class. Rare class sampling cannot "
-            "work. Check the labels with 'udabench data doctor'."
-        )
+    _check_counts(counts, names, "Rare class sampling")
     chances = class_chances(counts, temperature)
     classes = tuple(int(c) for c in np.flatnonzero(counts.sum(axis=0)))
     images = []
@@ -120,3 +167,11 @@ def rare_class_sampler(counts: Counts, temperature: float, min_pixels: int, name
         enough = np.flatnonzero(counts[:, c] > min_pixels)
         images.append(enough if len(enough) else np.flatnonzero(counts[:, c]))
     return RareClass(classes, chances[list(classes)], images)
+
+
+def _check_counts(counts: Counts, names: Sequence[str], what: str) -> None:
+    if counts.size == 0 or counts.sum() == 0:
+        raise DataError(
+            f"The class statistics of {len(names)} images are empty: no pixel has a class. {what} cannot work. Check "
+            "the labels with 'udabench data doctor'."
+        )

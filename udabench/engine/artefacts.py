@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from udabench.engine.files import remove_folder, replacing
-from udabench.errors import DataError, UsageError
+from udabench.errors import DataError, PluginError, UsageError
 from udabench.method import Stage
 
 PICTURE, TENSOR, TABLE = ".png", ".safetensors", ".table.safetensors"
@@ -116,13 +116,32 @@ class Artefacts:
     def reader(self, artefact: str, stage: str, version: int) -> ArtefactReader:
         """The reader of an artefact as it stands while ``version`` of ``stage`` is in force: this version's, else the
         latest before it, of an earlier stage too. Raises DataError when nobody has written it."""
+        return ArtefactReader(self._latest(artefact, stage, version))
+
+    def mined(self, stage: Stage, version: int) -> tuple[int, ...]:
+        """The classes that the stage mines while ``version`` is in force; none where it does not mine.
+
+        Raises:
+            DataError: nobody has written the table.
+            PluginError: it does not hold ``classes``.
+        """
+        if stage.mining is None:
+            return ()
+        path = self._latest(stage.mining.table + TABLE, stage.name, version)
+        table = read_table(path.parent, stage.mining.table) or {}
+        if "classes" not in table:
+            raise PluginError(f"The table {path} is to hold 'classes', ids to be mined; it holds {', '.join(table)}.")
+        return tuple(int(c) for c in table["classes"].flatten().tolist())
+
+    def _latest(self, artefact: str, stage: str, version: int) -> Path:
         place = (self._order.index(stage), version)
         for known in reversed(self._versions()):
-            folder = self.version(self._order[known[0]], known[1]) / checked(artefact)
-            if known <= place and folder.is_dir():
-                return ArtefactReader(folder)
+            path = self.version(self._order[known[0]], known[1]) / checked(artefact)
+            if known <= place and path.exists():
+                return path
         raise DataError(
-            f"Stage '{stage}' reads the artefact '{artefact}', which no prepare has written up to iteration {version}."
+            f"Stage '{stage}' reads the artefact '{artefact.removesuffix(TABLE)}', which no prepare has written up to "
+            f"iteration {version}."
         )
 
     def readers(self, stage: Stage, version: int) -> dict[str, ArtefactReader]:

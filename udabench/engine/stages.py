@@ -28,6 +28,13 @@ def read_stages(method: Method, config: RunConfig) -> list[Stage]:
             )
         if stage.prepare_every is not None and stage.prepare_every < 1:
             raise PluginError(f"{who}'s stage '{stage.name}': prepare_every must be 1 or more.")
+        if not 0 < stage.source_share <= 1:
+            raise PluginError(f"{who}'s stage '{stage.name}': source_share must be above 0 and at most 1.")
+        if stage.mining is not None and stage.mining.layer not in stage.layers:
+            raise PluginError(
+                f"{who}'s stage '{stage.name}' mines the layer '{stage.mining.layer}', which is none of its layers "
+                f"({', '.join(stage.layers) or 'it has none'})."
+            )
     if config.engine.accumulate > 1 and not method.accumulates:
         raise UsageError(
             f"engine.accumulate = {config.engine.accumulate}, but {who} is not the same method under gradient "

@@ -157,20 +157,20 @@ def within_margins(samples: Samples, margins: Margins, rule: MarginRule) -> Tens
     top, left = samples.box[:, 0], samples.box[:, 1]
     height, width = samples.image.shape[-2:]
     upright = torch.zeros_like(samples.flipped)
-    rows = _counting(top, upright, height, samples.size.height, margins.top, margins.bottom, rule)
-    columns = _counting(left, samples.flipped, width, samples.size.width, margins.left, margins.right, rule)
+    whole = samples.whole.unsqueeze(2)
+    rows = _counting(top, upright, height, whole[:, 0], margins.top, margins.bottom, rule)
+    columns = _counting(left, samples.flipped, width, whole[:, 1], margins.left, margins.right, rule)
     return rows.unsqueeze(2) & columns.unsqueeze(1)
 
 
 def _counting(
-    start: Tensor, mirrored: Tensor, length: int, whole: int, before: int, after: int, rule: MarginRule
+    start: Tensor, mirrored: Tensor, length: int, whole: Tensor, before: int, after: int, rule: MarginRule
 ) -> Tensor:
-    """N L bool along one axis, from where each crop starts."""
+    """N L bool along one axis, from where each crop starts and how long each image is (N 1)."""
     ahead = torch.arange(length, device=start.device).expand(len(start), -1)
     position = start.unsqueeze(1) + torch.where(mirrored.unsqueeze(1), length - 1 - ahead, ahead)
-    if rule == "crop" and length != whole:
-        return torch.ones_like(position, dtype=torch.bool)
-    return (position >= before) & (position < whole - after)
+    inside = (position >= before) & (position < whole - after)
+    return inside | (whole != length) if rule == "crop" else inside
 
 
 class Mixed(NamedTuple):

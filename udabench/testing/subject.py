@@ -130,7 +130,7 @@ class Subject:
                 run_pass(method, stage, workspace, self.plan.config.engine, notes)
             if stage.iterations == 0:
                 continue
-            function = self._builder.stage(stage, artefacts.readers(stage, 0))
+            function = self._builder.stage(stage, artefacts.readers(stage, 0), artefacts.mined(stage, 0))
             yield OpenStage(stage, Optimizers(stage, make_scaler("float32", device)), function, device)
 
     def first(self, method: Method, device: torch.device = CPU) -> OpenStage:

@@ -55,8 +55,10 @@ class Folder(Translator):
     def translate(self, source: Samples, target: Samples | None, rng: Rng) -> Tensor:
         height, width = source.image.shape[-2:]
         crops = [
-            self._read(name, list(source.size), box, (height, width), flipped)
-            for name, box, flipped in zip(source.names, source.box.tolist(), source.flipped.tolist(), strict=True)
+            self._read(name, whole, box, (height, width), flipped)
+            for name, whole, box, flipped in zip(
+                source.names, source.whole.tolist(), source.box.tolist(), source.flipped.tolist(), strict=True
+            )
         ]
         return torch.stack(crops).to(source.image.device)
 
