@@ -423,6 +423,8 @@ class Method(nn.Module, ABC):
     """Whether gradient accumulation leaves the method what it is (no EMA, no statistics of the batch)."""
     shares: bool = False
     """Whether its steps on the target return a :class:`Shared`: what a method around it may need."""
+    advice: str = ""
+    """What else to try where a loss is no number: the end of the engine's message."""
 
     def __init__(self, config: MethodConfig, setup: Setup) -> None:
         super().__init__()

@@ -187,7 +187,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, bad: float) -> N
             yield Loss("rotten", method.net.weight.square().sum() * bad)
 
     method = Plain(step)
-    with pytest.raises(UserError, match=r"loss 'rotten' is not finite at iteration 2 .*images: one, two, one, two"):
+    method.advice = "Stir more slowly."
+    said = r"loss 'rotten' is not finite at iteration 2 .*images: one, two, one, two.* Stir more slowly\.$"
+    with pytest.raises(UserError, match=said):
         run(tmp_path, method, config_of(checkpoint_every=1))
     told = json.loads((tmp_path / "failure" / "failure.json").read_text())
     assert told["samples"] == ["one", "two", "one", "two"]

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from udabench.engine.checkpoint import write_checkpoint
 from udabench.engine.files import write_json
 from udabench.engine.finite import NotFinite
 from udabench.errors import UserError
+from udabench.method import Method
 from udabench.world import leads
 
 
-def save_failure(failure: NotFinite, folder: Path, stage: str, model: nn.Module, state: Mapping[str, Any]) -> UserError:
+def save_failure(failure: NotFinite, folder: Path, stage: str, model: Method, state: Mapping[str, Any]) -> UserError:
     """Write ``failure.json`` and the weights, in a checkpoint's form, and return the error to raise.
 
     Raises DiskFull.
@@ -35,5 +34,5 @@ def save_failure(failure: NotFinite, folder: Path, stage: str, model: nn.Module,
     return UserError(
         f"The {failure.what} is not finite at iteration {failure.iteration} ({listing}; images: "
         f"{', '.join(failure.samples) or 'unknown'}). The batch's names and the weights lie in {folder}. "
-        "Lower optim.lr, use engine.precision = float32, or look at the images."
+        f"Lower optim.lr, use engine.precision = float32, or look at the images. {model.advice}".rstrip()
     )

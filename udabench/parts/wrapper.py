@@ -32,6 +32,7 @@ class Wrapper(Method):
         self.target_labels = self.inner.target_labels
         self.accumulates = self.inner.accumulates
         self.shares = self.inner.shares
+        self.advice = self.inner.advice
         if self.needs_shared and not self.inner.shares:
             raise UsageError(
                 f"{config.inner} with these settings has no pseudo-labels that a method around it could use."
