@@ -19,6 +19,8 @@ from udabench.errors import PluginError, UserError, unknown
 from udabench.registry import Registered
 from udabench.strict_yaml import load_yaml
 
+ADDONS = "addons"
+"""The key, of a request or a preset, that names wrappers around the method."""
 DEFAULT = "default"
 """The preset under all others of a method: what a plain ``run`` does."""
 

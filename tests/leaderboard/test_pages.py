@@ -192,7 +192,7 @@ def test_a_method_in_a_method_is_named() -> None:
     values = {"settings": {"inner": "shell", "inner_settings": {"inner": "core", "inner_settings": {"ema": 0.5}}}}
     record, _ = made.experiment("mic")
     (row,) = group([record.model_copy(update={"config": {**record.config, **dict(flat(values))}})])
-    assert row.method == "mic(shell(core))"
+    assert row.method == "core + shell + mic"
     (plain,) = group([record])
     assert plain.method == "mic"
 

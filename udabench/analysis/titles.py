@@ -23,7 +23,7 @@ def titles_of(runs: Sequence[Trained]) -> list[str]:
 def _parts(run: Trained) -> tuple[str, ...]:
     config = run.plan.config
     return (
-        "(".join(config.methods) + ")" * (len(config.methods) - 1),
+        config.title,
         config.preset or "",
         config.network.name,
         f"seed {config.seed}",

@@ -70,8 +70,6 @@ def published(plan: Plan) -> str:
     preset = plan.presets[-1]
     if preset.published is None:
         return f"null ({preset.reason})" if preset.reason else "null (no row of a paper)"
-    if preset.of:
-        return f"null (the row is of {preset.of} alone)"
     row, ours = row_of(plan), plan.config
     if row.methods != ours.methods:
         return f"null (the row is of {' around '.join(row.methods)}, not of {' around '.join(ours.methods)})"

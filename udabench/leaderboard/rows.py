@@ -39,7 +39,7 @@ class Row:
 
     @property
     def method(self) -> str:
-        """Its name; ``mic(daformer)`` where it wraps another one."""
+        """Its name; ``proda + sam`` where something is around it."""
         return self.first.method_title
 
     @cached_property

@@ -9,9 +9,10 @@ from typing import Any
 from udabench.config import MethodConfig, WrapperConfig, flatten
 from udabench.errors import PluginError, UsageError, unknown
 from udabench.method import Method
-from udabench.presets import DEFAULT, Preset, presets_of
+from udabench.presets import ADDONS, DEFAULT, Preset, presets_of
 from udabench.registry import Registry
 from udabench.resolve import Layer, full_key, nested_settings, run_model
+from udabench.run.addons import addon_names
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,18 @@ class _Search:
         outermost = len(self.names) == 1
         under = [] if outermost and preset == DEFAULT else [DEFAULT]
         over = [preset] if preset in presets and preset not in under else []
+        self._check_addons([presets[each] for each in under + over])
         self.defaults[:0] = [self._moved(presets[each]) for each in under]
         self.chosen[:0] = [self._moved(presets[each]) for each in over]
+
+    def _check_addons(self, presets: Sequence[Preset]) -> None:
+        """Raises UsageError where a preset of an inner method is one for add-ons that are not around it."""
+        *around, name = self.names
+        for preset in presets if around else ():
+            wanted = addon_names(self.registry, preset.values.get(ADDONS))
+            if not set(wanted) <= set(around):
+                said = f"--method {name} --preset {preset.name}"
+                raise UsageError(f"Preset {preset.name} of {name} needs the add-ons {', '.join(wanted)}: say {said}.")
 
     def _settings(self) -> type[MethodConfig]:
         return nested_settings([method.Config for method in self.methods])
@@ -119,15 +130,15 @@ class _Search:
     def _moved(self, preset: Preset) -> Preset:
         """A preset of the last method, its keys those of the whole configuration."""
         model = run_model(self.methods[-1].Config)
-        keys = {key: full_key(key, model) for key in preset.values}
+        keys = {key: full_key(key, model) for key in preset.values if key != ADDONS}
         for key, full in keys.items():
             if full.startswith("settings."):
                 keys[key] = self._key(full.removeprefix("settings."))
         return replace(
             preset,
             of=self.names[-1] if len(self.names) > 1 else "",
-            values={keys[key]: value for key, value in preset.values.items()},
-            origins={keys[key]: origin for key, origin in preset.origins.items()},
+            values={full: preset.values[key] for key, full in keys.items()},
+            origins={full: preset.origins[key] for key, full in keys.items() if key in preset.origins},
         )
 
     def _said(self, name: str, *presets: Sequence[Preset]) -> Any:

@@ -17,6 +17,7 @@ from udabench.parts.wrapper import Wrapper
 from udabench.presets import Preset, presets_of
 from udabench.registry import Registry
 from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_layer
+from udabench.run.addons import unfold
 from udabench.run.nesting import Nest, find_methods, find_presets
 from udabench.task import Task, choose_task
 
@@ -94,8 +95,8 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
     preset = request.preset
     if preset is None and source_set.default_preset in presets_of(registry.methods.describe(request.method)):
         preset = source_set.default_preset
-    said = _request_layers(request, preset)
-    nest = find_presets(registry, request.method, preset, said)
+    method, said = unfold(registry, request.method, preset, _request_layers(request, preset))
+    nest = find_presets(registry, method, preset, said)
     layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, nest.presets), *said]
     resolved = resolve(nest.settings, layers, registry.datasets.names())
     return _plan(registry, resolved, nest, source_set, target_set, plugin_files)
@@ -115,10 +116,10 @@ def _request_layers(request: Request, preset: str | None) -> list[Layer]:
 
 def row_of(plan: Plan) -> RunConfig:
     """The configuration that a plan's preset alone gives on its data sets: the row of the paper, where it is one."""
-    config = plan.config
-    request = Request(config.method, config.source, config.target, config.preset)
-    said = _request_layers(request, config.preset)
-    nest = find_presets(plan.registry, config.method, config.preset, said)
+    config, owner = plan.config, plan.presets[-1].of or plan.config.method
+    request = Request(owner, config.source, config.target, config.preset)
+    method, said = unfold(plan.registry, owner, config.preset, _request_layers(request, config.preset))
+    nest = find_presets(plan.registry, method, config.preset, said)
     layers = [_size_layer(request, plan.source_set, plan.target_set), *map(layer_of, nest.presets), *said]
     return resolve(nest.settings, layers).config
 
