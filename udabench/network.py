@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -40,6 +41,7 @@ class Output(NamedTuple):
         coarse: where a network upsamples by itself (FCN-8s), the logits before that, on a grid of its own; see
             :meth:`Network.upscore`. None: ``logits`` are that map.
         embedding: the map that a 1x1 classifier made the logits of, where the head has one (:class:`EmbeddingHead`).
+        branches: what the logits are the sum of, N C h w each, where the head has branches (:class:`BranchedHead`).
     """
 
     logits: Tensor
@@ -48,6 +50,7 @@ class Output(NamedTuple):
     weight: float = 1.0
     coarse: Tensor | None = None
     embedding: Tensor | None = None
+    branches: tuple[Tensor, ...] = ()
 
     @property
     def score_map(self) -> Tensor:
@@ -118,6 +121,8 @@ class Backbone(nn.Module, ABC):
     """The head of a network that is named by this backbone alone (``lite0``)."""
     default_norm: Literal["train", "frozen", "affine_frozen"] = "train"
     """How its norms are treated under ``norm: auto``: ``train``, ``frozen`` or ``affine_frozen``."""
+    by_domain: bool = False
+    """Whether it has layers of each domain's own; then ``forward(image, domain)``, where None is the source."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> tuple[Tensor, ...]: ...
@@ -129,6 +134,9 @@ class Backbone(nn.Module, ABC):
     def weights_path(self, weights: str) -> Path | None:
         """The local file that ``weights`` would be read from, whether it is there or not; None: from a package."""
         return None
+
+    def copy_source_layers(self) -> None:
+        """Layers that another domain has for itself take the values of the source's."""
 
 
 class DecodeHead(nn.Module, ABC):
@@ -163,6 +171,19 @@ class EmbeddingHead(DecodeHead):
         return self.classify(self.embed(features))
 
 
+class BranchedHead(DecodeHead):
+    """A head whose logits are the sum of several branches' (DeepLabV2)."""
+
+    branch_count: int
+
+    @abstractmethod
+    def branch_logits(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """N C h w each, on the logits' grid."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return reduce(torch.add, self.branch_logits(features))
+
+
 class Network(nn.Module, ABC):
     """What a method trains.
 
@@ -172,6 +193,7 @@ class Network(nn.Module, ABC):
         classes: number of outputs.
         output_stride: input pixels per logit.
         feature_channels: channels of each map of the pyramid.
+        branch_count: of ``Output.branches``.
         reports: what the loader said of the initial weights.
     """
 
@@ -180,6 +202,7 @@ class Network(nn.Module, ABC):
     classes: int
     output_stride: int
     feature_channels: tuple[int, ...]
+    branch_count: int = 0
     reports: tuple[WeightsReport, ...] = ()
 
     @abstractmethod
@@ -223,6 +246,9 @@ class Network(nn.Module, ABC):
     def why_not(self, crop: Size) -> str | None:
         """A reason why crops of this size cannot be trained on, or None. Asked before a run starts."""
         return None
+
+    def copy_source_layers(self) -> None:
+        """Layers that another domain has for itself take the values of the source's."""
 
     @property
     def mean_color(self) -> tuple[float, float, float]:

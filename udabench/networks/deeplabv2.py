@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 
-import torch
 from torch import Tensor, nn
 
 from udabench.errors import UsageError
-from udabench.network import DecodeHead
+from udabench.network import BranchedHead
 from udabench.networks.layers import classifier
 
 DILATIONS = {"deeplab": (6, 12, 18, 24), "adaptsegnet-legacy": (6, 12)}
@@ -17,7 +15,7 @@ DILATIONS = {"deeplab": (6, 12, 18, 24), "adaptsegnet-legacy": (6, 12)}
 before July 2020); DAFormer's published R101 rows use it too."""
 
 
-class DeepLabV2Head(DecodeHead):
+class DeepLabV2Head(BranchedHead):
     """The sum of parallel dilated 3x3 convolutions of the last map, with bias: no norm, no ReLU, no dropout.
 
     Logits lie on the last map's grid. Options: ``dilations``, a list or a name in :data:`DILATIONS`.
@@ -34,11 +32,11 @@ class DeepLabV2Head(DecodeHead):
         super().__init__()
         self.output_stride = strides[-1]
         self.dilations = _checked(dilations)
+        self.branch_count = len(self.dilations)
         self.branches = nn.ModuleList(classifier(channels[-1], classes, 3, d) for d in self.dilations)
 
-    def forward(self, features: Sequence[Tensor]) -> Tensor:
-        outputs: list[Tensor] = [branch(features[-1]) for branch in self.branches]
-        return reduce(torch.add, outputs)
+    def branch_logits(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(branch(features[-1]) for branch in self.branches)
 
 
 def _checked(dilations: Sequence[int] | str) -> tuple[int, ...]:

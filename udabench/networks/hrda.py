@@ -118,6 +118,9 @@ class HRDA(Network):
     def rate_factors(self) -> Mapping[str, float]:
         return self.inner.rate_factors()
 
+    def copy_source_layers(self) -> None:
+        self.inner.copy_source_layers()
+
     @property
     def mean_color(self) -> tuple[float, float, float]:
         return self.inner.mean_color

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 from torchvision.models import ResNet50_Weights, ResNet101_Weights, WeightsEnum
@@ -53,6 +54,8 @@ class ResNet(Backbone):
     Weights: ``imagenet`` (torchvision's V1), ``imagenet-v2`` (torchvision only), ``imagenet-coco`` (caffe, 101),
     ``coco`` (caffe, 101: the file that DACS starts from), ``simclr`` (proda, 101: SimCLRv2's, which its stages of
     distillation start from), a file, or ``none``.
+
+    ``domain_stem``: a stem and a first stage of the target's own, which begin with the same weights (the code of BiCL).
     """
 
     blocks: ClassVar[tuple[int, int, int, int]]
@@ -60,7 +63,7 @@ class ResNet(Backbone):
     channels = (256, 512, 1024, 2048)
     strides = (4, 8, 8, 8)
 
-    def __init__(self, argument: str = "", *, lineage: Lineage = "torchvision") -> None:
+    def __init__(self, argument: str = "", *, lineage: Lineage = "torchvision", domain_stem: bool = False) -> None:
         super().__init__()
         if argument:
             raise UsageError(f"Backbone {type(self).__name__.lower()} takes no argument, but got '{argument}'.")
@@ -78,6 +81,9 @@ class ResNet(Backbone):
         self.layer1, self.layer2, self.layer3, self.layer4 = body.layer1, body.layer2, body.layer3, body.layer4
         if as_caffe:
             self._as_caffe()
+        self.by_domain = domain_stem
+        own = ("conv1", "bn1", "layer1") if self.stem is None else ("stem", "layer1")
+        self.target = nn.ModuleDict({name: copy.deepcopy(getattr(self, name)) for name in own if domain_stem})
 
     def _as_caffe(self) -> None:
         for stage, dilation in ((self.layer2, 1), (self.layer3, 2), (self.layer4, 4)):
@@ -85,12 +91,17 @@ class ResNet(Backbone):
             first.conv1.stride, first.conv2.stride = first.conv2.stride, (1, 1)
             first.conv2.dilation = first.conv2.padding = (dilation, dilation)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = self.relu(self.bn1(self.conv1(image))) if self.stem is None else self.stem(image)
-        first = self.layer1(self.maxpool(x))
+    def forward(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
+        own: Any = self.target if domain == "target" and self.by_domain else self
+        x = self.relu(own.bn1(own.conv1(image))) if self.stem is None else own.stem(image)
+        first = own.layer1(self.maxpool(x))
         second = self.layer2(first)
         third = self.layer3(second)
         return first, second, third, self.layer4(third)
+
+    def copy_source_layers(self) -> None:
+        for name, module in self.target.items():
+            module.load_state_dict(getattr(self, name).state_dict())
 
     def load_weights(self, weights: str) -> WeightsReport:
         return load_weights(self, weights, self.published[self.lineage], self._names)
@@ -101,7 +112,9 @@ class ResNet(Backbone):
                 f"These weights are of the Caffe lineage, but the network is built in the lineage {self.lineage}: "
                 "names would fit, strides and input would not. Set the network's option lineage to caffe."
             )
-        return resnet_names(state)
+        named = resnet_names(state)
+        shared = {f"target.{key}": value for key, value in named.items() if key.partition(".")[0] in self.target}
+        return {**shared, **named}
 
     def weights_path(self, weights: str) -> Path | None:
         return find(weights, self.published[self.lineage])

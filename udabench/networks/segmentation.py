@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Literal, get_args
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench.errors import UsageError
-from udabench.network import Backbone, DecodeHead, EmbeddingHead, Head, Network, Normalization, Output
+from udabench.network import Backbone, BranchedHead, DecodeHead, EmbeddingHead, Head, Network, Normalization, Output
 
 Norm = Literal["auto", "train", "frozen", "affine_frozen"]
 MakeHead = Callable[[Sequence[int], Sequence[int]], DecodeHead]
@@ -77,11 +78,12 @@ class SegmentationNetwork(Network):
         self.auxiliary_head = (
             make_head(backbone.channels[: self._until], backbone.strides[: self._until]) if auxiliary else None
         )
+        self.branch_count = self.head.branch_count if isinstance(self.head, BranchedHead) else 0
         self.norm: Norm = _choose_norm(backbone, norm)
         self._freeze_norms()
 
     def forward(self, image: Tensor, domain: str | None = None) -> Output:
-        """One path for every domain: only special networks tell them apart."""
+        """One path for every domain, unless the backbone has layers of each one's own."""
         return self.decode(self.encode(image, domain))
 
     def segment_and_encode(self, image: Tensor, other: Tensor) -> tuple[Output, tuple[Tensor, ...]]:
@@ -97,11 +99,18 @@ class SegmentationNetwork(Network):
         if isinstance(self.head, EmbeddingHead):
             embedding = self.head.embed(features)
             return Output(self.head.classify(embedding), features, heads, embedding=embedding)
+        if isinstance(self.head, BranchedHead):
+            branches = self.head.branch_logits(features)
+            return Output(reduce(torch.add, branches), features, heads, branches=branches)
         return Output(self.head(features), features, heads)
 
     def encode(self, image: Tensor, domain: str | None = None) -> tuple[Tensor, ...]:
-        features: tuple[Tensor, ...] = self.backbone(self.normalize(image))
+        domains = (domain,) if self.backbone.by_domain else ()
+        features: tuple[Tensor, ...] = self.backbone(self.normalize(image), *domains)
         return features
+
+    def copy_source_layers(self) -> None:
+        self.backbone.copy_source_layers()
 
     @property
     def mean_color(self) -> tuple[float, float, float]:

@@ -73,6 +73,7 @@ def take(output: Output, start: int, stop: int) -> Output:
         heads=tuple(head._replace(logits=head.logits[start:stop]) for head in output.heads),
         coarse=None if output.coarse is None else output.coarse[start:stop],
         embedding=None if output.embedding is None else output.embedding[start:stop],
+        branches=tuple(branch[start:stop] for branch in output.branches),
     )
 
 
