@@ -67,6 +67,28 @@ class PortionRule:
 
 
 @dataclass(frozen=True)
+class SoftPortionRule(PortionRule):
+    """The rule of CRST's label entropy (LRENT): thresholds of :class:`PortionRule`, another choice of pixels.
+
+    Labels are soft, ``y_c = (p_c / thr_c)^(1 / alpha)`` over their sum, and a pixel is kept where that sum exceeds 1:
+    there ``sum_c y_c (alpha log y_c - log(p_c / thr_c)) < 0``, as the code asks. The class is that of the largest y_c.
+    """
+
+    alpha: float = 0.25
+
+    def labels(self, probability: Tensor, thresholds: Tensor) -> Tensor:
+        logits = self._logits(probability, thresholds)
+        return logits.argmax(1).masked_fill(logits.logsumexp(1) <= 0, IGNORE)
+
+    def soft(self, probability: Tensor, thresholds: Tensor) -> Tensor:
+        """y: N C H W, of every pixel."""
+        return self._logits(probability, thresholds).softmax(1)
+
+    def _logits(self, probability: Tensor, thresholds: Tensor) -> Tensor:
+        return scaled(probability, thresholds).log() / self.alpha
+
+
+@dataclass(frozen=True)
 class TopRule:
     """The rule of DASS, whose labels BiCL calls static: a class's top share, and each image's top share.
 

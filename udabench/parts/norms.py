@@ -1,4 +1,4 @@
-"""Batch norms that see images of which no trace shall stay."""
+"""Batch norms whose statistics shall not follow what they see."""
 
 from __future__ import annotations
 
@@ -21,3 +21,20 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+
+
+@contextmanager
+def statistics_used(module: nn.Module) -> Iterator[None]:
+    """In the block, batch norms normalise by their running statistics, which do not move (CRST: "frozen BN").
+
+    Weights and biases are learnt as ever. All else keeps its mode.
+    """
+    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    modes = [norm.training for norm in norms]
+    for norm in norms:
+        norm.eval()
+    try:
+        yield
+    finally:
+        for norm, mode in zip(norms, modes, strict=True):
+            norm.train(mode)

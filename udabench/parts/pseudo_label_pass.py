@@ -49,7 +49,7 @@ class PseudoLabelPass:
 
     def __call__(self, workspace: Workspace) -> Iterator[Scalar | Panel | Probe | Remark]:
         kept: dict[str, Tensor] = {}
-        table = self._table(workspace, kept)
+        table = self.table(workspace, kept)
         labelled = torch.zeros_like(table["pixels"])
         for samples in workspace.images("target", share=True):
             label = self._label(workspace, samples, table["thresholds"], kept.pop(samples.names[0], None))
@@ -60,8 +60,8 @@ class PseudoLabelPass:
 
     # Thresholds
 
-    def _table(self, workspace: Workspace, kept: dict[str, Tensor]) -> Mapping[str, Tensor]:
-        """The thresholds, made or read. ``kept`` is filled with the predictions while they are few."""
+    def table(self, workspace: Workspace, kept: dict[str, Tensor] | None = None) -> Mapping[str, Tensor]:
+        """``thresholds`` and ``pixels``, made or read. ``kept`` is filled with the predictions while they are few."""
         name = f"{self.artefact}-thresholds"
         stored = workspace.read_table(name)
         # Of several processes each sees every image, and none writes the table before all have looked for it.
@@ -69,7 +69,7 @@ class PseudoLabelPass:
         if stored is not None:
             return stored
         confidences, pixels = ClassConfidences(len(self.classes), self.exact), torch.zeros(len(self.classes)).long()
-        room = self.keep
+        kept, room = {} if kept is None else kept, self.keep
         for samples in workspace.images("target"):
             probability = self.predict(samples).float()
             confidence, label = upsample(probability, samples.image.shape[-2:]).max(1)

@@ -1,0 +1,199 @@
+"""CBST (Zou et al., 2018) and CRST (2019): rounds of labelling a growing share of every class, and of retraining."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Generator as Rng
+from torch import Tensor
+from torch.nn import functional as F
+
+from udabench.config import EvaluateConfig
+from udabench.evaluate.probability import mean_probability
+from udabench.labels import IGNORE
+from udabench.method import (
+    Batch,
+    Event,
+    Loss,
+    Method,
+    Mining,
+    Noted,
+    Optimizer,
+    Panel,
+    PolySchedule,
+    Samples,
+    Scalar,
+    Setup,
+    Stage,
+    Workspace,
+)
+from udabench.network import Output
+from udabench.parts.confidence import confidence_penalty
+from udabench.parts.label_rules import PortionRule, SoftPortionRule
+from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.norms import statistics_used
+from udabench.parts.pseudo_label_pass import Form, PseudoLabelPass
+from udabench.parts.soft_labels import pack, unpack
+from udabench.parts.upsampled import summed_cross_entropy
+from udabench.world import own, per_rank, world_size
+from udabench_cbst.config import CBSTConfig
+
+LABEL, SOFT, MINED = "pseudo_label", "soft_label", "mined"
+
+
+class CBST(Method):
+    """One network, trained on the source and then in rounds on what it labels itself."""
+
+    Config = CBSTConfig
+    accumulates = True
+    source_chance: Tensor
+    """Of each image of a step, in the round that was labelled last."""
+
+    def __init__(self, config: CBSTConfig, setup: Setup) -> None:
+        super().__init__(config, setup)
+        self.config = config
+        self.student = setup.network()
+        self.register_buffer("source_chance", torch.zeros(()))
+
+    # Stages
+
+    def stages(self) -> Sequence[Stage]:
+        warmup, *rounds = self._lengths()
+        optimizer = self.setup.segmenter(self.student)
+        first = Stage("warmup", warmup, self.warm_up, {"segmenter": optimizer}, domains=("source",))
+        later = [stage for number, length in enumerate(rounds, 1) for stage in self._round(number, length, optimizer)]
+        return [first, *later] if warmup else later
+
+    def _lengths(self) -> list[int]:
+        """Of the warm-up, and of each round; the first rounds are one longer."""
+        whole, rounds = self.setup.iterations, self.config.rounds
+        warmup = min(round(self.config.warmup_share * whole), max(0, whole - rounds))
+        each, longer = divmod(whole - warmup, rounds)
+        return [warmup, *(max(1, each + (number < longer)) for number in range(rounds))]
+
+    def _round(self, number: int, iterations: int, optimizer: Optimizer) -> Iterator[Stage]:
+        layers = (LABEL, SOFT) if self.config.lrent else (LABEL,)
+        yield Stage(f"labels-{number}", 0, prepare=partial(self.label, number))
+        yield Stage(
+            f"retrain-{number}",
+            iterations,
+            self.retrain,
+            {"segmenter": self._slower(optimizer)},
+            layers={layer: ("target", layer) for layer in layers},
+            mining=Mining(LABEL, MINED, self.config.mine_chance),
+            source_share=self.config.source_portion_of(number),
+        )
+
+    def _slower(self, optimizer: Optimizer) -> Optimizer:
+        groups = [replace(group, lr=group.lr * self.config.retrain_lr_factor) for group in optimizer.groups]
+        schedule = PolySchedule(power=0) if self.config.retrain_constant else optimizer.schedule
+        return replace(optimizer, groups=groups, schedule=schedule)
+
+    # Labels
+
+    def label(self, number: int, workspace: Workspace) -> Iterator[Noted]:
+        """The pass before round ``number``: labels, the classes to be mined, the source's part of the images."""
+        portion, config = self.config.portion_of(number), self.config
+        soft = SoftPortionRule(portion, config.subsample, config.lrent) if config.lrent else None
+        also: dict[str, Form] = {} if soft is None else {SOFT: partial(packed, soft, config.soft_classes)}
+        rule = PortionRule(portion, config.subsample) if soft is None else soft
+        labelling = PseudoLabelPass(self._probability, self.setup.task.classes, rule, LABEL, also)
+        yield from labelling(workspace)
+        pixels = labelling.table(workspace)["pixels"]
+        mined = rare_classes(pixels, config.mine_share)
+        workspace.write_table(MINED, {"classes": mined})
+        yield Scalar("mined_classes", torch.tensor(float(len(mined))))
+        if config.mixture == "drawn":
+            sources = max(1, int(config.source_portion_of(number) * workspace.count("source")))
+            self.source_chance.fill_(sources / (sources + workspace.count("target")))
+            yield Scalar("source_chance", self.source_chance)
+
+    def _probability(self, samples: Samples) -> Tensor:
+        config = self.config
+        views = EvaluateConfig(
+            mode=config.label_mode, window=config.label_window, stride=config.label_stride, flip=config.label_flip
+        )
+        return mean_probability(self.predict, samples, views, config.label_scales)
+
+    # Steps
+
+    def warm_up(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
+        """One step on the source alone."""
+        assert batch.source is not None
+        source = batch.source
+        output = self.student(source.image)
+        yield Loss("source", segmentation_loss(output, source.label), outputs={"source": output})
+        yield from _panels(source.image, source.label, output)
+
+    def retrain(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
+        """One step of a round: images of both domains in one batch, every labelled pixel of them counts the same."""
+        assert batch.source is not None
+        assert batch.source.label is not None
+        assert batch.target is not None
+        source, target = batch.source, batch.target
+        first, rest = self._mixture(source, target, rng)
+        image = torch.cat([source.image[:first], target.image[:rest]])
+        label = torch.cat([batch.source.label[:first], target.layers[LABEL][:rest]])
+        soft = unpack(target.layers[SOFT][:rest], self.student.classes) if self.config.lrent else None
+        with statistics_used(self.student) if self.config.frozen_norms else nullcontext():
+            output = self.student(image)
+        parts = {"labels": self._supervised(output, label, first, soft)}
+        if self.config.mrkld or self.config.mrent:
+            own_label = label[first:]
+            parts["penalty"] = confidence_penalty(
+                output.logits[first:], own_label, self.config.mrkld, self.config.mrent
+            )
+        detached = {name: part.detach() for name, part in parts.items()}
+        yield Loss("mixed", torch.stack(list(parts.values())).sum(), parts=detached, outputs={"mixed": output})
+        yield from _panels(image, label, output)
+
+    def _mixture(self, source: Samples, target: Samples, rng: Rng) -> tuple[int, int]:
+        """How many images of the source and of the target this process takes."""
+        if self.config.mixture == "both":
+            return len(source.image), len(target.image)
+        draws = torch.rand(len(target.image) * world_size(), generator=rng)
+        first = min(int((own(draws) < float(self.source_chance)).sum()), len(source.image))
+        return first, len(target.image) - first
+
+    def _supervised(self, output: Output, label: Tensor, first: int, soft: Tensor | None) -> Tensor:
+        """Cross entropy, the mean over all labelled pixels; where there are soft labels the main logits learn these."""
+        if soft is None:
+            return segmentation_loss(output, label)
+        hard, claimed = label[:first], label[first:] != IGNORE
+        count = per_rank((label != IGNORE).sum())
+        total = summed_cross_entropy(output.logits[:first], hard) if first else output.logits.sum() * 0
+        if len(claimed):
+            logits = upsample(output.logits[first:].float(), label.shape[-2:])
+            total = total + (F.cross_entropy(logits, soft, reduction="none") * claimed).sum()
+        main = output.weight * total / count
+        return main + segmentation_loss(output._replace(weight=0.0), label) if output.heads else main
+
+    # Predictions
+
+    def predict(self, samples: Samples) -> Tensor:
+        logits: Tensor = self.student(samples.image).logits
+        return logits
+
+
+def rare_classes(pixels: Tensor, share: float) -> Tensor:
+    """The classes with a smaller share of the predicted pixels C, the rarest first: int64."""
+    shares = pixels / pixels.sum().clamp(min=1)
+    order = shares.argsort(stable=True)
+    return order[shares[order] < share]
+
+
+def packed(rule: SoftPortionRule, kept: int, probability: Tensor, thresholds: Tensor) -> Tensor:
+    """A soft label to be stored, from probabilities C H W."""
+    return pack(rule.soft(probability[None], thresholds)[0], kept)
+
+
+def _panels(image: Tensor, label: Tensor | None, output: Output) -> Iterator[Panel]:
+    logits = output.logits.detach()
+    yield Panel("image", lambda: image)
+    if label is not None:
+        yield Panel("label", lambda: label)
+    yield Panel("prediction", lambda: upsample(logits, image.shape[-2:]).argmax(1))
