@@ -391,6 +391,10 @@ class Setup(Protocol):
     def target_size(self) -> Size:
         """Size to which target images are resized before the crop."""
 
+    @property
+    def batches(self) -> Mapping[Domain, int]:
+        """Images of each domain in a step's batch, those of all processes together."""
+
     def network(self, weights: str | None = None) -> Network:
         """A new network with its initial weights: those of the run that this one begins from (``--init-from``, another
         method's), else as configured.

@@ -62,6 +62,7 @@ class FakeSetup:
     optim: OptimConfig = field(default_factory=OptimConfig)
     crop: Size = SMALL
     target_size: Size = SMALL
+    batches: dict[str, int] = field(default_factory=lambda: {"source": 2, "target": 2})
 
     @property
     def task(self) -> Task:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from udabench.config import MethodConfig, OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
-from udabench.method import Group, Method, Optimizer, PolySchedule, Schedule, StepSchedule
+from udabench.method import Domain, Group, Method, Optimizer, PolySchedule, Schedule, StepSchedule
 from udabench.network import Network
 from udabench.networks.build import build_network
 from udabench.networks.weights import NONE, load_state
@@ -78,6 +78,10 @@ class RunSetup:
         if size is None:
             raise ValueError("the configuration is resolved without data sets")
         return size
+
+    @property
+    def batches(self) -> Mapping[Domain, int]:
+        return {"source": self._config.data.source_batch, "target": self._config.data.target_batch}
 
     def network(self, weights: str | None = None) -> Network:
         begin = self._initial if weights is None and not self._bare else None
