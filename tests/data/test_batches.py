@@ -22,6 +22,7 @@ from udabench.data.sampler import Draw
 from udabench.errors import DataError, UsageError
 from udabench.labels import CITYSCAPES19
 from udabench.method import Batch, Samples, Stage
+from udabench.run.truth import Truth
 from udabench.size import Size
 
 
@@ -107,6 +108,84 @@ def test_wire_types_and_device_types(coordinates) -> None:
     assert batch.source.box.dtype == torch.int64
     assert batch.source.flipped.dtype == torch.bool
     assert batch.target.label is None
+
+
+def nearest(places: np.ndarray, length: int, scaled: int) -> np.ndarray:
+    """Where the centres of a scaled axis' pixels lie on the axis itself."""
+    return np.floor((places + 0.5) * (length / scaled) + 1e-9).astype(int)
+
+
+def test_what_is_scaled_is_scaled_alike(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, layers={"where": ("source", "where")})
+    function = function_of(coordinates, stage, {"where": Coordinates2d()}, scale=[0.5, 1, 1.5], crop="60x40")
+    factors, paddings = set(), set()
+    for iteration in range(12):
+        samples = function(iteration).source
+        assert samples is not None
+        assert samples.label is not None
+        assert samples.valid is not None
+        assert samples.size == Size(64, 96)
+        assert torch.equal(samples.whole, samples.scaled)
+        rows, columns = coordinate_grid(samples)
+        for i, (height, width) in enumerate(samples.whole.tolist()):
+            inside = (rows[i] < height) & (columns[i] < width)
+            np.testing.assert_array_equal(samples.valid[i].numpy(), inside)
+            row, column = nearest(rows[i], 64, height), nearest(columns[i], 96, width)
+            np.testing.assert_array_equal(samples.label[i].numpy(), np.where(inside, (row + column) % 19, 255))
+            np.testing.assert_array_equal(samples.layers["where"][i].numpy(), np.stack((row, column)) * inside)
+            image = samples.image[i].numpy().astype(int)
+            assert np.abs(image[0] - row)[inside].max() <= 1
+            assert np.abs(image[1] - column)[inside].max() <= 1
+            factors.add(height / 64)
+            paddings.add((bool(samples.flipped[i]), bool(inside.all())))
+    assert factors == {0.5, 1, 1.5}
+    assert len(paddings) == 4
+
+
+def test_there_is_a_mask_of_padding_where_there_may_be_any(coordinates) -> None:
+    """Not where there happens to be some: the processes that train together would not agree."""
+    never, perhaps = function_of(coordinates, scale="0.8-1.2"), function_of(coordinates, scale="0.3-3", crop="32x24")
+    assert all(half.valid is None and half.scaled is not None for i in range(4) for half in never(i))
+    assert all(half.valid is not None for i in range(8) for half in perhaps(i))
+    assert any(bool(half.valid.all()) for i in range(8) for half in perhaps(i))
+    assert all(half.scaled is None for half in function_of(coordinates)(0))
+
+
+def test_scaled_batches_are_moved_and_joined(coordinates) -> None:
+    batch = to_device(function_of(coordinates, scale="0.3-0.6")(0), torch.device("cpu"))
+    assert batch.target.valid.shape == (2, 24, 32)
+    assert batch.target.scaled.shape == (2, 2)
+    assert torch.equal(batch.target.whole, batch.target.scaled)
+    assert function_of(coordinates)(0).target.whole.tolist() == [[64, 96]] * 2
+
+
+def test_the_context_of_a_scaled_crop(coordinates) -> None:
+    stage = Stage("train", 10, lambda *_: iter(()), {}, context=Size(48, 64))
+    function = function_of(coordinates, stage, scale=[0.6, 1.3])
+    for iteration in range(8):
+        for samples in function(iteration):
+            assert samples is not None
+            assert samples.context is not None
+            for i, (top, left) in enumerate(zip(samples.context.top, samples.context.left, strict=True)):
+                inner = samples.context.image[i, :, top : top + 24, left : left + 32]
+                assert torch.equal(inner, samples.image[i])
+            assert samples.valid is not None
+
+
+def test_the_referees_truth_is_what_a_scaled_label_shows(coordinates) -> None:
+    """Labels come with the batch where a method may see them; the referee finds the same by itself."""
+    config = DataConfig(crop="60x40", scale="0.5-1.5", target_size="90x60")
+    builder = Builder(1, config, CITYSCAPES19, coordinates(), coordinates(), target_labels=True)
+    function = builder.stage(Stage("train", 10, lambda *_: iter(()), {}))
+    truth = Truth(coordinates(), CITYSCAPES19)
+    padded = 0
+    for iteration in range(6):
+        target = function(iteration).target
+        assert target is not None
+        assert target.label is not None
+        assert torch.equal(truth(target), target.label)
+        padded += int((~target.valid).any())
+    assert 0 < padded < 6
 
 
 def test_a_domain_that_is_not_asked_for_is_none(coordinates) -> None:
@@ -218,6 +297,19 @@ def test_a_layer_of_another_size_is_an_error(coordinates) -> None:
     function = function_of(coordinates, stage, {"where": Coordinates2d((32, 48))})
     with pytest.raises(DataError, match=r"Layer 'where' of 'sample.' is 48x32 but its image is resized to 96x64"):
         function(0)
+
+
+def test_an_uncut_layer_comes_as_it_was_written(coordinates) -> None:
+    layers = {"where": ("target", "where"), "map": ("target", "map")}
+    stage = Stage("train", 10, lambda *_: iter(()), {}, layers=layers, uncut=frozenset({"map"}))
+    function = function_of(coordinates, stage, {"where": Coordinates2d(), "map": Coordinates2d((4, 6))})
+    expected = Coordinates2d((4, 6)).read("sample0").numpy()
+    for iteration in range(4):
+        target = function(iteration).target
+        assert target is not None
+        assert target.layers["where"].shape[-2:] == target.image.shape[-2:]
+        for value in target.layers["map"].numpy():
+            np.testing.assert_array_equal(value, expected)
 
 
 def test_a_whole_sample(coordinates) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from udabench.augment.photometry import StrongAugment
+from udabench.data.whole import whole_images
 from udabench.parts import self_training
 from udabench.parts.frozen import Frozen
 from udabench.parts.projector import Projector
@@ -41,10 +42,8 @@ def test_padding_has_no_weight():
 
 
 def _crops(box, size, flipped=False):
-    _, _, height, width = box
-    return SimpleNamespace(
-        image=torch.zeros(1, 3, height, width), box=torch.tensor([box]), size=size, flipped=torch.tensor([flipped])
-    )
+    image = torch.zeros(1, 3, *box[2:])
+    return whole_images(image)._replace(box=torch.tensor([box]), size=size, flipped=torch.tensor([flipped]))
 
 
 MARGINS = Margins(top=1, bottom=2, left=2, right=3)
@@ -78,12 +77,21 @@ def test_by_the_images_rule_a_crop_loses_what_lies_on_the_border():
 
 
 def test_each_crop_of_a_batch_has_its_own_margins():
-    crops = _crops((0, 0, 4, 5), Size(10, 20))
-    crops.box = torch.tensor([[0, 0, 4, 5], [5, 1, 4, 5]])
-    crops.flipped = torch.tensor([False, True])
+    crops = whole_images(torch.zeros(2, 3, 4, 5))._replace(
+        size=Size(10, 20), box=torch.tensor([[0, 0, 4, 5], [5, 1, 4, 5]]), flipped=torch.tensor([False, True])
+    )
     kept = within_margins(crops, MARGINS, "image")
     assert kept.shape == (2, 4, 5)
     assert kept.sum((1, 2)).tolist() == [3 * 3, 3 * 4]
+
+
+def test_margins_are_those_of_the_image_as_it_was_scaled():
+    # Of the same crop of 4 rows: all of an image of 4 rows, the end of one of 6, the beginning of one of 10.
+    crops = whole_images(torch.zeros(3, 3, 4, 9))._replace(
+        box=torch.tensor([[0, 0, 4, 9], [2, 0, 4, 9], [0, 0, 4, 9]]), scaled=torch.tensor([[4, 9], [6, 9], [10, 9]])
+    )
+    assert within_margins(crops, MARGINS, "crop").any(2).sum(1).tolist() == [1, 4, 4]
+    assert within_margins(crops, MARGINS, "image").any(2).sum(1).tolist() == [1, 2, 3]
 
 
 def _domains():

@@ -52,6 +52,7 @@ class DomainBatches:
             one class covers more; 1: off.
         min_wanted: a crop is drawn again while it holds no more pixels of the class that it was drawn for; 0: off.
         layers: layer name -> its reader.
+        uncut: those that are neither cut nor mirrored.
         mined: classes that crops are drawn around.
     """
 
@@ -67,6 +68,7 @@ class DomainBatches:
     max_ratio: float = 1.0
     min_wanted: float = 0.0
     layers: Mapping[str, LayerReader] = field(default_factory=dict)
+    uncut: frozenset[str] = frozenset()
     mined: Mined | None = None
 
     def samples(self, seed: int, stage: str, positions: range) -> Samples:
@@ -83,16 +85,20 @@ class DomainBatches:
         place = self._place(cutter, label, layers, draw, rng)
         mirror = bool(rng.random() < self.flip)
         crop = place.crop
+        context = None if self.context is None else _context(cutter, image, place, mirror)
         return Samples(
-            image=cutter.image(image, crop, mirror)[None],
+            image=cutter.image(image, crop, mirror)[None] if context is None else _shared(context, self.crop),
             label=None if label is None else cutter.label(label, crop, mirror)[None],
             names=(name,),
             valid=cutter.valid(crop, mirror)[None] if self._pads else None,
             box=torch.tensor([crop]),
             size=self.images.size,
             flipped=torch.tensor([mirror]),
-            layers={layer: cutter.layer(value, crop, mirror)[None] for layer, value in layers.items()},
-            context=None if self.context is None else _context(cutter, image, place, mirror),
+            layers={
+                layer: (value if layer in self.uncut else cutter.layer(value, crop, mirror))[None]
+                for layer, value in layers.items()
+            },
+            context=context,
             scaled=None if self.scale is None else torch.tensor([cutter.scaled]),
         )
 
@@ -140,7 +146,7 @@ class DomainBatches:
 
     def _layer(self, layer: str, name: str) -> Tensor:
         value = self.layers[layer].read(name)
-        if tuple(value.shape[-2:]) != tuple(self.images.size):
+        if layer not in self.uncut and tuple(value.shape[-2:]) != tuple(self.images.size):
             raise DataError(
                 f"Layer '{layer}' of '{name}' is {value.shape[-1]}x{value.shape[-2]} but its image is resized to "
                 f"{self.images.size}. It was written for another size."
@@ -153,6 +159,12 @@ def _context(cutter: Cutter, image: Pixels, place: Place, mirror: bool) -> Conte
     inner = crop._replace(top=crop.top - outer.top, left=crop.left - outer.left)
     inner = inner.mirrored(outer.width) if mirror else inner
     return Context(cutter.image(image, outer, mirror)[None], torch.tensor([inner.top]), torch.tensor([inner.left]))
+
+
+def _shared(context: Context, crop: Size) -> Tensor:
+    """The shared crop of a context of one image: the very pixels, however they were scaled; a copy of its own."""
+    inner = Window(int(context.top), int(context.left), *crop)
+    return context.image[(..., *inner.slices)].clone()
 
 
 @dataclass(frozen=True)
