@@ -52,7 +52,7 @@ class Samples(NamedTuple):
         box: N 4 int64, ``(top, left, height, width)`` of the crop in the resized image.
         size: height and width of the resized image.
         flipped: N bool, whether the crop was mirrored.
-        layers: name -> N ... H W: artefacts that a stage asked for, cut and flipped with the image.
+        layers: name -> N ... H W: artefacts that a stage asked for, cut and flipped with the image (but ``uncut``).
         context: the larger crop, where the stage asked for it.
         scaled: N 2 int64, height and width to which scale jitter brought each resized image before the crop: ``box``
             lies there, and what of it goes beyond is padding. None: no jitter.
@@ -345,6 +345,8 @@ class Stage:
         optimizers: by the names that losses use.
         domains: what the batch holds; the other domain is never opened.
         layers: layer name in ``Samples.layers`` -> ``(domain, artefact)`` that it is read from.
+        uncut: layers that come whole and as they were written, of whatever grid, however the crop lies
+            (:func:`udabench.parts.soft_maps.cut_map` cuts them).
         context: ask for a larger crop of this size around the shared one.
         mining: draw crops around rare classes.
         source_share: the stage draws from so large a share of the source's images (rounded down, one at least), a
@@ -361,6 +363,7 @@ class Stage:
     optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     domains: tuple[Domain, ...] = ("source", "target")
     layers: Mapping[str, tuple[Domain, str]] = field(default_factory=dict)
+    uncut: frozenset[str] = frozenset()
     context: Size | None = None
     mining: Mining | None = None
     source_share: float = 1.0

@@ -100,6 +100,7 @@ class Builder:
             max_ratio=config.crop_max_ratio,
             min_wanted=config.rcs_min_pixels * config.rcs_min_crop_ratio,
             layers={name: layers[name] for name, (of, _) in stage.layers.items() if of == domain},
+            uncut=stage.uncut,
             mined=_mined(stage, domain, mined),
         )
 
