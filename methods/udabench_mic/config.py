@@ -34,3 +34,9 @@ class MICConfig(WrapperConfig):
         "cross entropy of masked images divided by all pixels or by the labelled ones",
         origin="MIC code (mmseg 0.16)",
     )
+    masked_norms: Literal["joint", "apart"] = setting(
+        "joint",
+        "whether running statistics of batch norms see masked images; apart: these are normalised by their own, and "
+        "leave no trace",
+        origin="MIC code (joint)",
+    )

@@ -7,6 +7,7 @@ that sees three tenths of the image.
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +19,7 @@ from udabench.augment.masks import block_mask, hide
 from udabench.augment.photometry import StrongAugment
 from udabench.method import Batch, Event, Loss, Panel, Setup, Shared, Step
 from udabench.parts.losses import segmentation_loss
+from udabench.parts.norms import statistics_kept
 from udabench.parts.wrapper import Wrapper
 from udabench.world import own, world_size
 from udabench_mic.config import MICConfig
@@ -50,7 +52,9 @@ class MIC(Wrapper):
 
     def _masked(self, shared: Shared, rng: Rng) -> Generator[Event, None, None]:
         image = self.hide_blocks(shared, rng)
-        output = shared.network(image)
+        apart = self.config.masked_norms == "apart"
+        with statistics_kept(shared.network) if apart else nullcontext():
+            output = shared.network(image)
         loss = segmentation_loss(output, shared.label, shared.weight, self.config.masked_ce_avg)
         yield Loss("masked", self.config.masked_weight * loss, outputs={"masked": output})
         yield Panel("masked", lambda: image)

@@ -78,7 +78,7 @@ class Setup:
     def __init__(self, inner: Method) -> None:
         self.inner = inner
 
-    def method(self, name, values=None):
+    def method(self, name, values=None, iterations=None):
         return self.inner
 
 
@@ -316,3 +316,29 @@ def test_it_conforms(tmp_path, inner):
     overrides = {"inner": inner, "ignored_top": 0, "ignored_bottom": 0}
     results = check_method("mic", folder=tmp_path, overrides=overrides)
     assert not [str(result) for result in results if result.failed]
+
+
+class Normed(Constant):
+    """With a batch norm before the constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, momentum=0.5)
+
+    def forward(self, image, domain=None):
+        return super().forward(self.norm(image), domain)
+
+
+@pytest.mark.parametrize(("norms", "moves"), [("joint", True), ("apart", False)])
+def test_masked_images_may_leave_no_trace_in_the_norms(norms, moves):
+    shared = half_labelled()._replace(network=Normed())
+    method = mic(shared, masked_norms=norms)
+    method.train()
+    events_of(method)
+    norm = shared.network.norm
+    assert (float(norm.running_mean.abs().sum()) > 0) is moves
+    assert norm.momentum == 0.5
+    # Normalised by their own statistics either way.
+    seen = shared.network.seen
+    assert seen is not None
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
