@@ -266,6 +266,7 @@ def test_the_papers_rows():
     assert own(default) == {
         "inner": "daformer", "inner_preset": "hrda-paper", "block": None, "masked_weight": 1.0, "mask_ratio": 0.7,
         "masked_jitter_strength": 0.2, "masked_jitter_chance": 0.8, "masked_blur_chance": 0.5, "masked_ce_avg": "all",
+        "masked_norms": "joint",
     }  # fmt: skip
     assert plan(preset="mic-paper").config.hash == default.hash
     small = plan(preset="daformer").config
