@@ -398,12 +398,13 @@ class Setup(Protocol):
     def batches(self) -> Mapping[Domain, int]:
         """Images of each domain in a step's batch, those of all processes together."""
 
-    def network(self, weights: str | None = None) -> Network:
+    def network(self, weights: str | None = None, options: Mapping[str, Any] | None = None) -> Network:
         """A new network with its initial weights: those of the run that this one begins from (``--init-from``, another
         method's), else as configured.
 
         Args:
             weights: ``imagenet``, a published name, a file or ``none``, in the place of either.
+            options: over the configured ones.
         """
 
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:

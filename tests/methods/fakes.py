@@ -68,7 +68,7 @@ class FakeSetup:
     def task(self) -> Task:
         return Task("here", "there", self.classes, self.classes.averages)
 
-    def network(self, weights: str | None = None) -> Network:
+    def network(self, weights: str | None = None, options: dict[str, Any] | None = None) -> Network:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return TinyNetwork(len(self.classes))

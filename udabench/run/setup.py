@@ -83,11 +83,12 @@ class RunSetup:
     def batches(self) -> Mapping[Domain, int]:
         return {"source": self._config.data.source_batch, "target": self._config.data.target_batch}
 
-    def network(self, weights: str | None = None) -> Network:
+    def network(self, weights: str | None = None, options: Mapping[str, Any] | None = None) -> Network:
         begin = self._initial if weights is None and not self._bare else None
         configured = self._config.network
         chosen = NONE if self._bare or begin is not None else weights or configured.weights
-        network = build_network(self._registry, configured.name, len(self.task.classes), chosen, configured.options)
+        options = {**configured.options, **(options or {})}
+        network = build_network(self._registry, configured.name, len(self.task.classes), chosen, options)
         if begin is not None:
             network.reports = (load_state(network, begin.state, begin.source, digest=begin.digest, threshold=1.0),)
         return network
