@@ -410,8 +410,15 @@ class Setup(Protocol):
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         """A translation engine from the registry."""
 
-    def method(self, name: str, values: Mapping[str, Any] | MethodConfig | None = None) -> Method:
-        """Another method, for those that wrap one; ``values`` as its own part of the configuration holds them."""
+    def method(
+        self, name: str, values: Mapping[str, Any] | MethodConfig | None = None, iterations: int | None = None
+    ) -> Method:
+        """Another method, for those that wrap one.
+
+        Args:
+            values: as its own part of the configuration holds them.
+            iterations: how many of the run's steps it shares out; None: all.
+        """
 
     def segmenter(self, network: Network, *heads: nn.Module) -> Optimizer:
         """The configured optimiser over a network, further modules (projectors) at the head's learning rate."""
@@ -420,8 +427,8 @@ class Setup(Protocol):
 class Method(nn.Module, ABC):
     """A method plugin. All trained state is a submodule or a buffer (teacher, prototypes, discriminators).
 
-    ``target_labels``, ``accumulates`` and ``shares`` are read from the built method: a method around another may set
-    them in its constructor to what the inner one says.
+    ``target_labels``, ``accumulates``, ``shares`` and ``outputs`` are read from the built method: a method around
+    another may set them in its constructor to what the inner one says.
     """
 
     Config: ClassVar[type[MethodConfig]] = MethodConfig
@@ -431,6 +438,8 @@ class Method(nn.Module, ABC):
     """Whether gradient accumulation leaves the method what it is (no EMA, no statistics of the batch)."""
     shares: bool = False
     """Whether its steps on the target return a :class:`Shared`: what a method around it may need."""
+    outputs: tuple[str, ...] = ()
+    """The names that its steps use in :attr:`Loss.outputs`: where a method around it may add a term."""
     advice: str = ""
     """What else to try where a loss is no number: the end of the engine's message."""
 

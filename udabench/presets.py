@@ -60,7 +60,7 @@ def presets_of(method: Registered, wraps: bool = False) -> dict[str, Preset]:
     """
     found = {preset.name: preset for preset in _read_all(files("udabench") / "preset_files")}
     if wraps:
-        found = {name: replace(preset, values={}, origins={}) for name, preset in found.items()}
+        found = {name: replace(preset, about=_INSIDE, values={}, origins={}) for name, preset in found.items()}
     folder = _folder(method)
     for preset in _read_all(folder) if folder is not None else ():
         below = found.get(preset.name)
@@ -99,7 +99,9 @@ def _extended(preset: Preset, presets: Mapping[str, Preset], method: str) -> Pre
 
 def _folder(method: Registered) -> Traversable | None:
     target = method.entry.target
-    package = (target if isinstance(target, str) else target.__module__).partition(":")[0].partition(".")[0]
+    module = (target if isinstance(target, str) else target.__module__).partition(":")[0]
+    # Beside the module: several methods of one plugin have folders of their own.
+    package = module.rpartition(".")[0] or module
     try:
         folder = files(package) / "presets"
         return folder if folder.is_dir() else None
@@ -153,4 +155,5 @@ def _split(values: Mapping[str, Any], origin: str, prefix: str = "") -> tuple[di
 
 
 _INNER = "inner_settings"
+_INSIDE = "the values of the method inside"
 _SECTIONS = ("network", "data", "optim", "evaluate", "engine", "settings")

@@ -32,6 +32,7 @@ class FDA(Method):
     """
 
     Config = FDAConfig
+    outputs = ("source", "target")
     accumulates = True
     trained: Tensor
     """K bool: networks that have seen a step since they began from the initial weights."""

@@ -20,6 +20,7 @@ class MinEntropy(Method):
 
     Config = MinEntropyConfig
     accumulates = True
+    outputs = ("source", "target")
 
     def __init__(self, config: MinEntropyConfig, setup: Setup) -> None:
         super().__init__(config, setup)

@@ -87,8 +87,8 @@ class Gives:
     def __init__(self, inner: Method) -> None:
         self.inner = inner
 
-    def method(self, name: str, values: Any = None) -> Method:
-        assert (name, values) == ("inner", MethodConfig())
+    def method(self, name: str, values: Any = None, iterations: int | None = None) -> Method:
+        assert (name, values, iterations) == ("inner", MethodConfig(), None)
         return self.inner
 
 

@@ -23,6 +23,8 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> bool:
     console.print("\n[bold]Task[/]")
     console.print(f"  {plan.task.source} -> {plan.task.target}, {len(plan.task.classes)} classes; averages: "
                   f"{', '.join(plan.task.evaluated)} (headline {plan.task.headline})", markup=False)  # fmt: skip
+    if len(plan.methods) > 1:
+        console.print(f"  {plan.config.title} ({' around '.join(plan.config.methods)})", markup=False)
     for i, preset in enumerate(plan.presets, 1):
         row = "; ".join(part for part in (preset.about, preset.table) if part)
         owner = f" of {preset.of}" if preset.of else ""

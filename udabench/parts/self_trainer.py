@@ -43,6 +43,7 @@ class SelfTrainer(Method, Generic[SceneT]):
 
     Config = SelfTrainingConfig
     shares = True
+    outputs: tuple[str, ...] = ("source", "mixed")
     scene_type: ClassVar[type[Scene]] = Scene
     config: SelfTrainingConfig
 
@@ -52,6 +53,7 @@ class SelfTrainer(Method, Generic[SceneT]):
         self.shares = "target" in self.domains
         if self.shares:
             config.check_margins(setup.crop, setup.target_size)
+        self.outputs = (self.supervised, "mixed") if self.shares else (self.supervised,)
         self.student = setup.network()
         self.teacher = self.follower(self.student)
         self.imagenet: Frozen | None = None

@@ -96,12 +96,18 @@ class RunSetup:
     def translator(self, name: str, options: Mapping[str, Any] | None = None) -> Translator:
         return build_translator(self._registry.translators, name, options or {})
 
-    def method(self, name: str, values: Mapping[str, Any] | MethodConfig | None = None) -> Method:
+    def method(
+        self, name: str, values: Mapping[str, Any] | MethodConfig | None = None, iterations: int | None = None
+    ) -> Method:
         method: type[Method] = self._registry.methods.get(name)
         if not isinstance(values, method.Config):
             stated = values.model_dump() if isinstance(values, MethodConfig) else dict(values or {})
             values = self._settings(name, stated)
-        return build_method(method, values, self)
+        return build_method(method, values, self if iterations is None else self._shortened(iterations))
+
+    def _shortened(self, iterations: int) -> RunSetup:
+        config = self._config.model_copy(update={"iterations": iterations})
+        return RunSetup(self._registry, config, self._task, self._initial, self._bare)
 
     def _settings(self, name: str, values: Mapping[str, Any]) -> MethodConfig:
         """The validated values of a method. Raises UsageError with all problems."""

@@ -109,7 +109,7 @@ class Subject:
         """A new method with its initial weights, the same each time."""
         seed_everything(self.plan.config.seed, "build")
         setup = RunSetup(self.registry, self.plan.config, self.plan.task)
-        return build_method(self.method, self.plan.config.settings, setup).to(device).train()
+        return build_method(self.plan.method, self.plan.config.settings, setup).to(device).train()
 
     def open(self, method: Method, device: torch.device = CPU) -> Iterator[OpenStage]:
         """Each stage that has steps, in order, started, prepared and with its layers, as in a run."""

@@ -1,0 +1,1 @@
+"""SAM's self-attention loss around another method (section 5.5)."""
