@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from udabench.data.randomness import rng_at
-from udabench.data.sampler import Paired, Uniform, class_chances, rare_class_sampler
+from udabench.data.sampler import (
+    Paired,
+    Share,
+    Uniform,
+    class_chances,
+    image_chances,
+    rare_class_sampler,
+    weighted_sampler,
+)
 from udabench.errors import DataError
 
 NAMES = ("a", "b", "c")
@@ -73,3 +81,32 @@ def test_draws_follow_the_chances() -> None:
 def test_empty_statistics_are_an_error_at_once() -> None:
     with pytest.raises(DataError, match="class statistics of 3 images are empty"):
         rare_class_sampler(np.zeros((3, 19), np.int64), 0.01, 3000, NAMES)
+
+
+def test_weights_of_images_by_hand() -> None:
+    # Class 0 in three images, 1 in two, 2 in one, 3 in none: 1/3, 1/3 + 1/2, 1/3 + 1/2 + 1; their sum is 3 classes.
+    counts = np.array([[5, 0, 0, 0], [9, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(image_chances(counts), [1 / 9, 5 / 18, 11 / 18, 0], rtol=1e-12)
+
+
+def test_weighted_draws_follow_the_weights() -> None:
+    counts = np.array([[5, 0, 0, 0], [9, 1, 0, 0], [0, 0, 0, 0], [1, 1, 1, 0]])
+    sampler = weighted_sampler(counts, ("a", "b", "c", "d"))
+    draws = [sampler.draw(i, rng_at("weighted", i)) for i in range(6000)]
+    found = Counter(draw.item for draw in draws)
+    for item, chance in enumerate((1 / 9, 5 / 18, 0, 11 / 18)):
+        assert found[item] / 6000 == pytest.approx(chance, abs=0.02)
+    assert {draw.wanted for draw in draws} == {None}
+    with pytest.raises(DataError, match=r"statistics of 2 images are empty.*Weighted sampling cannot work"):
+        weighted_sampler(np.zeros((2, 3), np.int64), ("a", "b"))
+
+
+def test_a_share_is_some_samples_each_once_an_epoch() -> None:
+    sampler = Share(20, Uniform(6, key=1), key=2)
+    epochs = [[sampler.draw(6 * epoch + i, rng_at(0)).item for i in range(6)] for epoch in range(5)]
+    part = set(epochs[0])
+    assert len(part) == 6
+    assert all(set(epoch) == part for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    parts = [{Share(20, Uniform(6, 1), key).draw(i, rng_at(0)).item for i in range(6)} for key in range(30)]
+    assert set().union(*parts) == set(range(20))

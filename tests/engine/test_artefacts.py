@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import torch
 from engine_fakes import DEVICE, samples
 from torch import Tensor
 
-from udabench.engine.artefacts import Artefacts, read_value, write_value
+from udabench.engine.artefacts import Artefacts, read_value, write_table, write_value
 from udabench.engine.workspace import RunWorkspace, no_images
-from udabench.errors import DataError, UsageError
-from udabench.method import Stage
+from udabench.errors import DataError, PluginError, UsageError
+from udabench.method import Mining, Stage
 
 
 def no_step(*_: Any) -> Iterator[Any]:
@@ -139,6 +140,23 @@ def test_a_layer_is_read_from_the_version_in_force(tmp_path: Path) -> None:
         artefacts.reader("q", "one", 5)
     reader = pickle.loads(pickle.dumps(artefacts.reader("p", "one", 5)))
     assert reader.read("x").item() == 5
+
+
+def test_the_classes_that_are_mined_are_those_of_the_version_in_force(tmp_path: Path) -> None:
+    artefacts = Artefacts(tmp_path, STAGES)
+    for stage, iteration, ids in (("one", 0, [4]), ("one", 5, []), ("two", 4, [7, 18])):
+        RunWorkspace(artefacts.version(stage, iteration), no_images, DEVICE).write_table(
+            "rare", {"classes": torch.tensor(ids, dtype=torch.int64)}
+        )
+    one, two = (replace(stage, layers={"p": ("target", "p")}, mining=Mining("p", "rare")) for stage in STAGES)
+    assert [artefacts.mined(one, version) for version in (0, 5)] == [(4,), ()]
+    assert [artefacts.mined(two, version) for version in (0, 4)] == [(), (7, 18)]
+    assert artefacts.mined(STAGES[0], 0) == ()
+    with pytest.raises(DataError, match="Stage 'one' reads the artefact 'other', which no prepare has written"):
+        artefacts.mined(replace(one, mining=Mining("p", "other")), 5)
+    write_table(artefacts.version("one", 0), "other", {"ids": torch.tensor([1])})
+    with pytest.raises(PluginError, match=r"is to hold 'classes', ids to be mined; it holds ids"):
+        artefacts.mined(replace(one, mining=Mining("p", "other")), 5)
 
 
 def test_versions_of_a_lost_future_are_removed(tmp_path: Path) -> None:

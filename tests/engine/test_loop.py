@@ -16,8 +16,22 @@ from torch.nn import functional as F
 from udabench.engine.evaluation import Evaluated
 from udabench.engine.folder import RunFolder
 from udabench.engine.metrics import read_metrics
+from udabench.engine.stages import read_stages
 from udabench.errors import PluginError, UsageError, UserError
-from udabench.method import Batch, Group, Loss, Method, Optimizer, Panel, PolySchedule, Probe, Scalar, Stage, Workspace
+from udabench.method import (
+    Batch,
+    Group,
+    Loss,
+    Method,
+    Mining,
+    Optimizer,
+    Panel,
+    PolySchedule,
+    Probe,
+    Scalar,
+    Stage,
+    Workspace,
+)
 
 
 class Plain(Method):
@@ -251,6 +265,15 @@ def test_what_a_step_must_not_do_is_named(tmp_path: Path) -> None:
     twice.stages = lambda: Plain.stages(twice) * 2  # type: ignore[method-assign]
     with pytest.raises(PluginError, match="no name twice"):
         run(tmp_path / "c", twice)
+
+
+def test_what_a_stage_cannot_draw_from_is_named() -> None:
+    for share in (0.0, 1.5):
+        with pytest.raises(PluginError, match="Plain's stage 'main': source_share must be above 0 and at most 1"):
+            read_stages(Plain(source_share=share), config_of())
+    mining = {"mining": Mining("labels", "rare"), "layers": {"other": ("target", "pseudo_label")}}
+    with pytest.raises(PluginError, match=r"mines the layer 'labels', which is none of its layers \(other\)"):
+        read_stages(Plain(**mining), config_of())
 
 
 def test_start_may_build_new_networks(tmp_path: Path) -> None:

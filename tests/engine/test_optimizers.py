@@ -234,6 +234,12 @@ def test_a_step_schedule_by_hand() -> None:
     assert factors == [1, 1, 1, 0.5, 0.5, 0.5, 0.25]
 
 
+def test_a_step_schedule_warms_up_as_the_polynomial_one() -> None:
+    """From a half over 4: 0.5, 0.625, 0.75, 0.875; times 1 1 1 / 0.5 0.5 0.5."""
+    factors = [StepSchedule(3, 0.5, warmup=4, warmup_ratio=0.5).factor(i, 7) for i in range(6)]
+    assert factors == [0.5, 0.625, 0.75, 0.4375, 0.5, 0.5]
+
+
 def test_a_linear_schedule_by_hand() -> None:
     """Half of 8 at the full rate, then in steps of a quarter to 0, which the end would have."""
     assert [LinearSchedule().factor(i, 8) for i in range(9)] == [1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]

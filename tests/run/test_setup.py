@@ -7,11 +7,13 @@ import inspect
 import pytest
 import torch
 
+from udabench.config import MethodConfig
 from udabench.errors import CheckpointError, UsageError
 from udabench.method import Setup
 from udabench.parts.self_trainer import SelfTrainer
 from udabench.parts.supervised import Supervised
 from udabench.parts.wrapper import Wrapper
+from udabench.resolve import Layer, resolve
 from udabench.run.setup import Initial
 from udabench.testing import fake_setup
 
@@ -69,3 +71,36 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_a_bare_setup_reads_no_weights() -> None:
     setup = fake_setup(overrides={"network.name": "lite0", "network.weights": "there-is-no-such.pth"}, bare=True)
     assert {report.matched for report in setup.network("nor-this.pth").reports} == {0}
+
+
+def test_the_segmenters_optimiser_and_schedule_are_those_configured() -> None:
+    """BDL's Adam for FCN-8s: betas 0.9 and 0.99, a tenth after each 50,000 steps."""
+    values = {"kind": "adam", "lr": 1e-5, "beta2": 0.99, "warmup": 0, "schedule": "step", "step_every": 50_000}
+    setup = fake_setup(overrides={f"optim.{key}": value for key, value in values.items()})
+    declared = setup.segmenter(setup.network())
+    assert (declared.kind, declared.options) == ("adam", {"betas": (0.9, 0.99)})
+    assert [declared.schedule.factor(i, 120_000) for i in (0, 49_999, 50_000, 100_000)] == pytest.approx(
+        [1, 1, 0.1, 0.01]
+    )
+    poly = fake_setup(overrides={"optim.warmup": 0, "optim.power": 0.9, "optim.horizon": 200})
+    factor = poly.segmenter(poly.network()).schedule.factor
+    assert [factor(i, 100) for i in (0, 100)] == [1, pytest.approx(0.5**0.9)]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"schedule": "step"}, "optim.schedule = step needs optim.step_every"),
+        (
+            {"schedule": "step", "step_every": 5, "power": 0.9, "horizon": 7},
+            "optim.power and optim.horizon would change nothing under optim.schedule = step; leave out, or set back: "
+            "optim.power=1.0, optim.horizon=null",
+        ),
+        ({"step_every": 5}, "optim.step_every would change nothing under optim.schedule = poly"),
+        ({"step_gamma": 0.5}, "optim.step_gamma would change nothing under optim.schedule = poly"),
+    ],
+)
+def test_keys_of_the_other_schedule_are_not_passed_over(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(MethodConfig, [Layer("--set", {"optim": values})])
+    assert message in str(caught.value)
