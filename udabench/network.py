@@ -159,6 +159,9 @@ class DecodeHead(nn.Module, ABC):
 class EmbeddingHead(DecodeHead):
     """A head in two parts: pyramid -> a map of features, of which a 1x1 classifier makes logits (ProDA)."""
 
+    embedding_channels: int
+    """D."""
+
     @abstractmethod
     def embed(self, features: Sequence[Tensor]) -> Tensor:
         """N D h w, on the logits' grid."""
@@ -193,6 +196,7 @@ class Network(nn.Module, ABC):
         classes: number of outputs.
         output_stride: input pixels per logit.
         feature_channels: channels of each map of the pyramid.
+        embedding_channels: channels of ``Output.embedding``; None where there is none.
         branch_count: of ``Output.branches``.
         reports: what the loader said of the initial weights.
     """
@@ -202,6 +206,7 @@ class Network(nn.Module, ABC):
     classes: int
     output_stride: int
     feature_channels: tuple[int, ...]
+    embedding_channels: int | None = None
     branch_count: int = 0
     reports: tuple[WeightsReport, ...] = ()
 

@@ -73,6 +73,7 @@ def test_a_network_shows_the_map_that_its_classifier_reads() -> None:
     output = network(torch.rand(2, 3, 32, 48))
     assert output.embedding is not None
     assert output.embedding.shape == (2, 32, 5, 7)  # pooled with ceil_mode
+    assert network.embedding_channels == 32
     # Dropped channels are dropped in the embedding: the logits are the classifier's of what is shown.
     assert torch.equal(network.head.classifier(output.embedding), output.logits)
     second = take(output, 1, 2).embedding
@@ -84,6 +85,7 @@ def test_light_head_shows_its_own() -> None:
     light = LightHead((4, 8), (4, 8), 3, width=8).eval()
     features = [torch.randn(1, 4, 8, 8), torch.randn(1, 8, 4, 4)]
     assert light.embed(features).shape == (1, 8, 8, 8)
+    assert light.embedding_channels == 8
     assert torch.equal(light(features), light.classifier(light.embed(features)))
 
 

@@ -23,7 +23,7 @@ class LightHead(EmbeddingHead):
         super().__init__()
         if not 0 <= dropout < 1 or width < 1:
             raise UsageError(f"Head light: width is {width} and dropout {dropout}; use width >= 1, 0 <= dropout < 1.")
-        self.output_stride = strides[0]
+        self.output_stride, self.embedding_channels = strides[0], width
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.smooth = SeparableConvBnReLU(width, width)
         self.dropout = nn.Dropout2d(dropout)

@@ -44,7 +44,7 @@ class ProDAHead(EmbeddingHead):
             raise UsageError(
                 f"Head proda: width is {width} and dropout {dropout}; use a multiple of {_GROUPS}, 0 <= dropout < 1."
             )
-        self.output_stride = strides[-1]
+        self.output_stride, self.embedding_channels = strides[-1], width
         inputs, joint = channels[-1], width * (1 + len(dilations))
         self.input_bn = nn.BatchNorm2d(inputs) if input_norm else nn.Identity()
         shapes = [(1, 1), *((3, dilation) for dilation in dilations)]

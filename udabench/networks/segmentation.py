@@ -72,6 +72,7 @@ class SegmentationNetwork(Network):
         self.normalize = Normalize(backbone.normalization)
         self.backbone = backbone
         self.head = make_head(backbone.channels, backbone.strides)
+        self.embedding_channels = self.head.embedding_channels if isinstance(self.head, EmbeddingHead) else None
         self.output_stride = self.head.output_stride or backbone.strides[-1]
         self._until = levels - auxiliary
         self.auxiliary_weight = auxiliary_weight
