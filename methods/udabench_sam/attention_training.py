@@ -9,12 +9,13 @@ import torch
 from torch import Generator as Rng
 from torch import Tensor
 
-from udabench.method import Batch, Event, Loss, Panel, Setup, Stage
+from udabench.method import Batch, Event, Loss, Panel, Scalar, Setup, Stage
 from udabench.network import Network
 from udabench.parts.losses import Reduction, segmentation_loss, upsample
 from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
 from udabench_sam.attention import Attentions
+from udabench_sam.guard import logit_size
 
 
 def attention_stage(
@@ -70,6 +71,7 @@ def _step(
     changed = list(attentions.attended(network, output, size))
     loss = torch.stack([segmentation_loss(each, label, reduction=ce_avg) for each in changed]).sum()
     yield Loss("attention", loss)
+    yield Scalar("logits/source", logit_size(output))
     logits = {"prediction": output.logits.detach(), "attended": changed[0].logits.detach()}
     yield Panel("image", lambda: image.clamp(0, 1))
     for what, each in logits.items():

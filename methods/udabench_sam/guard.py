@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from udabench.errors import UserError
+from udabench.network import Output
 from udabench.world import total, world_size
 from udabench_sam.config import AttentionConfig
 
@@ -50,6 +51,11 @@ class DivergenceGuard:
                 f"this stage, above {limit}. {advice(self.config)} The last checkpoint is older than this step; a "
                 "larger sa_limit lets the run go on."
             )
+
+
+def logit_size(output: Output) -> Tensor:
+    """The mean of |Z|, before upsampling: 0-d, detached."""
+    return output.score_map.detach().float().abs().mean()
 
 
 def advice(config: AttentionConfig) -> str:

@@ -20,7 +20,7 @@ from udabench.translate.apply import translate_source, whole_target
 from udabench_sam.attention import Attentions
 from udabench_sam.attention_training import attention_stage
 from udabench_sam.config import SAMConfig
-from udabench_sam.guard import DivergenceGuard, advice
+from udabench_sam.guard import DivergenceGuard, advice, logit_size
 
 ATTENTION, BASELINE, LABEL = "attention", "baseline", "pseudo_label"
 Terms = tuple[Tensor, Mapping[str, Tensor]]
@@ -134,7 +134,7 @@ class SAM(Method):
             loss = segmentation_loss(output, data[name][1], reduction=self.config.ce_avg)
             if not further or self.attentions is None or not self._acts_on(name):
                 return loss, {name: loss}
-            self.guard.see(_size(output), name, iteration)
+            self.guard.see(logit_size(output), name, iteration)
             attention = self.attentions.loss(output)
             return loss + self.config.sa_weight * attention, {name: loss, f"{name}_attention": attention}
 
@@ -158,14 +158,10 @@ class SAM(Method):
         return self.predict(samples).float().softmax(1)
 
 
-def _size(output: Output) -> Tensor:
-    return output.score_map.detach().float().abs().mean()
-
-
 def _seen(loss: Loss, size: tuple[int, ...]) -> Iterator[Event]:
     """The size of the logits, and what is predicted."""
     for name, output in loss.outputs.items():
-        yield Scalar(f"logits/{name}", _size(output))
+        yield Scalar(f"logits/{name}", logit_size(output))
         yield Panel(f"prediction_{name}", partial(_classes, output, size))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -45,14 +45,6 @@ def self_attention_loss(
         own, wanted = own.softmax(1), wanted.softmax(1)
     values = _DISTANCES[distance](own, wanted)
     return values.mean() if reduction == "mean" else values.sum(1).mean()
-
-
-def objective(source: Tensor, target: Tensor, attention: Iterable[Tensor], weight: float) -> Tensor:
-    """Both domains' cross entropies and ``weight`` times the sum of self-attention losses.
-
-    SAM's Eq 10 with those of both domains, Eq 11 with that of the target alone.
-    """
-    return source + target + weight * sum(attention)
 
 
 def _divergence(own: Tensor, wanted: Tensor) -> Tensor:
