@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from udabench.data.files import list_files, read_ids16, read_rgb
+from udabench.data.files import keep_listed, list_files, read_ids16, read_rgb
 from udabench.dataset import Dataset, Pixels
 from udabench.labels import CITYSCAPES19, IGNORE, SIXTEEN
 from udabench.size import Size
@@ -41,8 +41,15 @@ class Synthia(Dataset):
         "'synthia'. GT/LABELS is read as it is: neither GT/COLOR nor a converted 'mapped to Cityscapes' set is needed."
     )
 
+    def __init__(self, root: Path, split: str, list_file: str | None = None) -> None:
+        """``list_file``: a text file with the names to keep. A filtered list is another experiment; its digest is in
+        the record."""
+        super().__init__(root, split)
+        self.list_file = list_file
+
     def list_names(self) -> Sequence[str]:
-        return [Path(file).stem for file in list_files(self.root / "RGB", ".png", self.layout)]
+        names = [Path(file).stem for file in list_files(self.root / "RGB", ".png", self.layout)]
+        return keep_listed(names, Path(self.list_file)) if self.list_file else names
 
     def read_image(self, name: str) -> Pixels:
         return read_rgb(self.root / "RGB" / f"{name}.png")

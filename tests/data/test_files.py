@@ -85,6 +85,9 @@ def test_filter_lists(tmp_path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("images/c.png\na.png\n\n")
     assert keep_listed(["a", "b", "c"], path) == ["a", "c"]
+    path.write_text("images/b.png\tlabels/b_gt.png\na.png \ta_gt.png\n")
+    assert keep_listed(["a", "b", "c"], path) == ["a", "b"]
+    path.write_text("images/c.png\na.png\n\n")
     with pytest.raises(DataError, match=r"names 1 sample\(s\) that do not exist, such as 'c'"):
         keep_listed(["a", "b"], path)
     path.write_text("\n")

@@ -54,6 +54,15 @@ def test_the_class_is_the_first_rgb_channel(root) -> None:
     np.testing.assert_array_equal(data.read_label("0000001"), np.array(expected)[ids])
 
 
+def test_a_list_of_names(root) -> None:
+    Image.fromarray(np.zeros((12, 20, 3), np.uint8)).save(root / "RGB/0000002.png")
+    (root / "list.txt").write_text("0000002.png\n")
+    assert Synthia(root, "train", list_file=str(root / "list.txt")).names == ("0000002",)
+    (root / "list.txt").write_text("0000003.png\n")
+    with pytest.raises(DataError, match=r"list\.txt names 1 sample\(s\) that do not exist, such as '0000003'"):
+        len(Synthia(root, "train", list_file=str(root / "list.txt")))
+
+
 def test_pillow_alone_would_lose_the_classes(root) -> None:
     """The reason for another decoder; if this fails one day, Pillow has learnt it."""
     with Image.open(root / "GT/LABELS/0000001.png") as picture:

@@ -42,12 +42,13 @@ def read_lines(path: Path, layout: str = "") -> list[str]:
 
 
 def keep_listed(names: Sequence[str], path: Path) -> list[str]:
-    """Those of ``names`` that a text file lists (one name or file a line), in the order of ``names``.
+    """Those of ``names`` that a text file lists, in the order of ``names``: one name or file a line; what stands behind
+    a tab (the label's file, in CRST's lists) is passed over.
 
     Raises:
         DataError: the file cannot be read, or lists a name that does not exist.
     """
-    wanted = {Path(line).stem for line in read_lines(path)}
+    wanted = {Path(line.split("\t")[0].strip()).stem for line in read_lines(path)}
     missing = wanted - set(names)
     if missing or not wanted:
         raise DataError(
