@@ -21,7 +21,14 @@ ASSUMED = "assumed"
 
 
 def setting(
-    default: Any, about: str, *, origin: str = "udabench", unit: str = "", hashed: bool = True, **bounds: Any
+    default: Any,
+    about: str,
+    *,
+    origin: str = "udabench",
+    unit: str = "",
+    hashed: bool = True,
+    stages: str | None = None,
+    **bounds: Any,
 ) -> Any:
     """A pydantic field with what the dry run prints.
 
@@ -31,9 +38,14 @@ def setting(
         origin: ``paper Eq 13``, ``paper Tab S8``, ``DAFormer code``, ``assumed``, or ``udabench`` for our own choices.
         unit: ``iterations``, ``pixels``, ...
         hashed: False for what does not change the experiment (paths, device, logging).
+        stages: a pattern of the names of the stages that the value acts on (``adapt*``): a run may take over the
+            stages before them from one with another value. None: not said, then it may act on all, or where it alone
+            makes the list of stages longer or shorter, on those.
         bounds: pydantic's ``ge``, ``le``, ``gt``, ``lt``, ``min_length``, ...
     """
     extra: dict[str, Any] = {"origin": origin, "unit": unit, "hashed": hashed}
+    if stages is not None:
+        extra["stages"] = stages
     if callable(default):
         return Field(default_factory=default, description=about, json_schema_extra=extra, **bounds)
     return Field(default, description=about, json_schema_extra=extra, **bounds)
@@ -212,6 +224,8 @@ class RunConfig(Section):
     iterations: int = setting(
         40_000, "training steps (a method with stages shares them out)", origin="DAFormer code", unit="iterations", ge=1
     )
+    init_from: Path | None = setting(None, "folder of a finished run that this one begins from", hashed=False)
+    ancestor: str | None = setting(None, "digest of that run's outcome and weights; follows from init_from")
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)
@@ -252,6 +266,9 @@ class RunConfig(Section):
     def hash(self) -> str:
         """8 hex digits over all that makes the experiment: no seed, path, device or logging. A leaderboard row."""
         values = {key: value for key, value, field in self.leaves() if extra_of(field, "hashed", True)}
+        # A run that begins from no other is what it was before there was this key.
+        if self.ancestor is None:
+            del values["ancestor"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 

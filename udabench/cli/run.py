@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @click.option("--preset", help="A row of the method's paper, or quick.")
 @click.option("--seed", type=int, help="One seed (0).")
 @click.option("--seeds", metavar="0,1,2", help="Several runs, one after the other.")
+@click.option("--init-from", type=click.Path(path_type=Path), metavar="RUN",
+              help="A finished run: another method's weights, or the stages of this one's that agree.")  # fmt: skip
 @click.option("--iterations", type=int, metavar="N", help="Training steps.")
 @set_option
 @click.option("--config", "config_file", type=click.Path(path_type=Path), metavar="FILE", help="YAML with values.")
@@ -82,6 +84,7 @@ def _run_all(plans: list[Plan], runs: Path) -> None:
 
 _KEYS = {
     "network": "network.name",
+    "init_from": "init_from",
     "iterations": "iterations",
     "device": "engine.device",
     "precision": "engine.precision",

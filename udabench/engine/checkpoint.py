@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from udabench.engine.files import remove_folder, replacing_folder, sweep
+from udabench.engine.files import link_or_copy, remove_folder, replacing_folder, sweep
 from udabench.errors import CheckpointError, PluginError
 
 MODEL = "model.safetensors"
@@ -28,18 +28,25 @@ class Checkpoint:
     Attributes:
         path: its folder.
         state: the counters.
+        files: name -> SHA-256.
     """
 
     path: Path
     state: Mapping[str, Any]
+    files: Mapping[str, str]
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the method's state."""
+        return self.files[MODEL]
 
     def model(self) -> dict[str, Tensor]:
         """The method's state, on the CPU."""
         return load_file(self.path / MODEL)
 
     def optimizers(self) -> dict[str, Tensor]:
-        """The optimisers' state, on the CPU."""
-        return load_file(self.path / OPTIMIZERS)
+        """The optimisers' state, on the CPU; nothing at the end of a stage that was kept for later runs."""
+        return load_file(self.path / OPTIMIZERS) if OPTIMIZERS in self.files else {}
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -52,7 +59,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"The checkpoint {path} cannot be read: {error!r}.") from error
     if not sound:
         raise CheckpointError(f"The checkpoint {path} is damaged: its contents do not match their SHA-256.")
-    return Checkpoint(path, state)
+    return Checkpoint(path, state, files)
 
 
 def write_checkpoint(
@@ -62,9 +69,19 @@ def write_checkpoint(
     with replacing_folder(path, kept) as folder:
         _save(state_of(model), folder / MODEL)
         _save(optimizers, folder / OPTIMIZERS)
-        files = {name: _file_digest(folder / name) for name in (MODEL, OPTIMIZERS)}
-        stored = {"digest": _digest(state, files), "files": files, "state": state}
-        (folder / STATE).write_text(json.dumps(stored, indent=2, allow_nan=False), encoding="utf-8")
+        _seal(folder, state, {name: _file_digest(folder / name) for name in (MODEL, OPTIMIZERS)})
+
+
+def adopt_checkpoint(path: Path, found: Checkpoint, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint of another's weights, without optimisers. Raises DiskFull."""
+    with replacing_folder(path) as folder:
+        link_or_copy(found.path / MODEL, folder / MODEL)
+        _seal(folder, state, {MODEL: found.weights})
+
+
+def _seal(folder: Path, state: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    stored = {"digest": _digest(state, files), "files": files, "state": state}
+    (folder / STATE).write_text(json.dumps(stored, indent=2, allow_nan=False), encoding="utf-8")
 
 
 class Checkpoints:
@@ -92,8 +109,23 @@ class Checkpoints:
         before = [number for number in self.iterations() if number != iteration]
         kept = f"The checkpoint of iteration {before[-1]} is intact." if before else "There is no checkpoint yet."
         write_checkpoint(self.folder / str(iteration), state, model, optimizers, kept)
+        self.thin()
+
+    def thin(self) -> None:
+        """Remove those that are too old."""
         for number in self.iterations()[: -self.keep]:
             remove_folder(self.folder / str(number))
+
+    def last(self) -> Checkpoint | None:
+        """The last one, which no older one may stand in for. Raises CheckpointError when it is damaged."""
+        known = self.iterations()
+        if not known:
+            return None
+        try:
+            return open_checkpoint(self.folder / str(known[-1]))
+        except CheckpointError as error:
+            older = f" To take an older one, name it: {self.folder / str(known[-2])}" if len(known) > 1 else ""
+            raise CheckpointError(f"{error}{older}") from error
 
     def latest(self, say: Callable[[str], None] | None = None) -> Checkpoint | None:
         """The last sound one; None when there is none at all. Reads only.
@@ -128,6 +160,7 @@ class Checkpoints:
                 aside = self.folder / f"damaged-{number}"
                 shutil.rmtree(aside, ignore_errors=True)
                 (self.folder / str(number)).rename(aside)
+        self.thin()
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ class Counters:
         passed: whether the pass of a stage without iterations is done.
         passes: stage, run's iteration and values of each pass that logged something.
         total: steps done in the run.
+        taken: those of them that another run has made, whose stages this one took over.
         images_seen: of both domains.
         wall_seconds: all of the training.
         loop_seconds: spent in steps, waiting for data included.
@@ -31,6 +32,7 @@ class Counters:
     stage_name: str = ""
     iteration: int = 0
     total: int = 0
+    taken: int = 0
     images_seen: int = 0
     wall_seconds: float = 0.0
     loop_seconds: float = 0.0

@@ -87,6 +87,33 @@ def replacing_folder(path: Path, kept: str = "") -> Iterator[Path]:
         raise
 
 
+def link_or_copy(file: Path, into: Path) -> None:
+    """A second name of a file, or a copy where the disk has no such links. What is written here always takes a file's
+    place and never changes it, so neither name sees what becomes of the other. Raises OSError without space."""
+    try:
+        os.link(file, into)
+    except OSError as error:
+        if is_full(error) or isinstance(error, FileNotFoundError):
+            raise
+        shutil.copyfile(file, into)
+
+
+def copy_tree(folder: Path, into: Path) -> None:
+    """All files of a folder by :func:`link_or_copy`; all of them or none. Raises DiskFull."""
+    with replacing_folder(into) as temporary:
+        for file in folder.rglob("*"):
+            if file.is_file():
+                there = temporary / file.relative_to(folder)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(file, there)
+
+
+def size_of(folder: Path) -> tuple[int, int]:
+    """Number and bytes of the files below a folder; nothing where there is none."""
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)
+
+
 def remove_folder(path: Path) -> None:
     """Take a folder out of sight first, so that a kill leaves no half of it under its own name."""
     if path.exists():

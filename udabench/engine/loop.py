@@ -17,6 +17,7 @@ from udabench.engine.artefacts import Artefacts
 from udabench.engine.backend import arrange, peak_memory, place
 from udabench.engine.checkpoint import Checkpoint, Checkpoints, load_model, open_checkpoint
 from udabench.engine.counters import Counters, Laps
+from udabench.engine.ends import StageEnds
 from udabench.engine.evaluation import Evaluate
 from udabench.engine.failure import save_failure
 from udabench.engine.finite import Finiteness, NotFinite, check_weights
@@ -86,6 +87,7 @@ class Trainer:
         self.stages = read_stages(method, config)
         self._whole = sum(stage.iterations for stage in self.stages)
         self.artefacts = Artefacts(folder.artefacts, self.stages)
+        self.ends = StageEnds(folder.stages)
         self.checkpoints = Checkpoints(folder.checkpoints, config.engine.keep_checkpoints)
         self.scaler = make_scaler(config.engine.precision, device)
         self._started = 0
@@ -102,6 +104,7 @@ class Trainer:
         try:
             for index in range(self.counters.stage, len(self.stages)):
                 self._run_stage(index)
+                self._keep_end(index)
         except NotFinite as failure:
             stage = self.counters.stage_name
             raise save_failure(failure, self.folder.failure, stage, self.method, self._state()) from failure
@@ -129,6 +132,7 @@ class Trainer:
         if leads():
             self.checkpoints.tidy(total if checkpoint is not None else -1)
             self.artefacts.forget_after(total)
+            self.ends.forget(stage.name for stage in self.stages[self.counters.stage :])
         meet()
 
     def _last(self, say: Callable[[str], None]) -> Checkpoint | None:
@@ -188,6 +192,12 @@ class Trainer:
         while counters.iteration < stage.iterations:
             self._prepare(stage, optimizers)
             self._run_until_refresh(stage, stepper)
+
+    def _keep_end(self, index: int) -> None:
+        """The last stage's is the last checkpoint."""
+        if leads() and index + 1 < len(self.stages):
+            last = self.checkpoints.folder / str(self.counters.total)
+            self.ends.keep(self.stages[index].name, last)
 
     def _run_pass_alone(self, stage: Stage) -> None:
         """A stage without iterations: what it left in the method is saved, though no step was made."""

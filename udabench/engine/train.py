@@ -131,7 +131,7 @@ def _result(counters: Counters, watchdog: Watchdog) -> TrainResult:
         iterations=counters.total,
         images_seen=counters.images_seen,
         wall_seconds=counters.wall_seconds,
-        step_seconds=counters.loop_seconds / max(counters.total, 1),
+        step_seconds=counters.loop_seconds / max(counters.total - counters.taken, 1),
         wait_share=counters.wait_seconds / max(counters.loop_seconds, 1e-9),
         peak_memory=counters.peak_memory,
         warnings=tuple(watchdog.warnings),

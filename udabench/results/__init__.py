@@ -4,6 +4,7 @@ from udabench.results.assemble import Scored, make_record
 from udabench.results.matrices import Matrices
 from udabench.results.record import (
     SCHEMA_VERSION,
+    AncestorInfo,
     Cost,
     Flags,
     InitialWeights,
@@ -17,6 +18,7 @@ from udabench.results.store import Recomputed, matrices_path, read_matrices, rea
 
 __all__ = [
     "SCHEMA_VERSION",
+    "AncestorInfo",
     "Cost",
     "Flags",
     "InitialWeights",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from udabench.results.environment import revision, versions
 from udabench.results.matrices import Matrices
 from udabench.results.record import (
+    AncestorInfo,
     Checkpoint,
     Cost,
     Entropy,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from udabench.evaluate.evaluator import Evaluation
     from udabench.resolve import Resolved
 
-MACHINE = ("data.roots", "data.store")
+MACHINE = ("data.roots", "data.store", "init_from")
 """Folders of one machine; a record is published."""
 
 
@@ -59,6 +60,7 @@ def make_record(
     collapse: Sequence[str] = (),
     resumed: int = 0,
     imported: str | None = None,
+    ancestor: AncestorInfo | None = None,
     passes: Sequence[tuple[str, int, Mapping[str, float]]] = (),
 ) -> tuple[Record, Matrices]:
     """The record of a finished run, and the matrices that lie beside it.
@@ -68,7 +70,7 @@ def make_record(
         scored: the paper's choice of predictor at the last checkpoint first; all on one set under one protocol.
         evaluations_made: over the whole run, not only those in ``scored``.
         lists: ``source``, ``target`` -> ``Dataset.digest()`` of the training split, where it was opened.
-        target_labels, translated_input, lossy_store, collapse, resumed, imported: see :class:`Flags`.
+        target_labels, translated_input, lossy_store, collapse, resumed, imported, ancestor: see :class:`Flags`.
         passes: stage, iteration and values of each; see :class:`PassValues`.
     """
     config = resolved.config
@@ -79,7 +81,7 @@ def make_record(
     matrices = Matrices(first.names, {k.key: s.evaluation.matrices for k, s in zip(scores, scored, strict=True)})
     flags = Flags(
         assumed=tuple(sorted(resolved.assumed)),
-        target_labels=target_labels,
+        target_labels=target_labels or (ancestor is not None and ancestor.target_labels),
         translated_input=translated_input,
         lossy_store=lossy_store,
         oracle_selection=any(score.oracle_selection for score in scores),
@@ -89,6 +91,7 @@ def make_record(
         training_images=_trained_on(config, lists),
         resumed=resumed,
         imported=imported,
+        ancestor=ancestor,
     )
     record = Record(
         run=run,

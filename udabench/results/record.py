@@ -182,6 +182,36 @@ class Revision(Part):
     dirty: bool
 
 
+class AncestorInfo(Part):
+    """The run that a run began from.
+
+    Attributes:
+        run, method, config_hash, seed: which it was.
+        outcome: its outcome's digest; None: imported weights, which no run has evaluated.
+        weights: digest of the state that was taken over, or that its network's weights were read from.
+        stages: of the same method, that were taken over; none: its network's weights were.
+        iterations: steps of these stages, which are among those of the run.
+        target_labels: whether it had trained on the target's labels.
+    """
+
+    run: str
+    method: str
+    config_hash: str
+    seed: int
+    outcome: Digest | None
+    weights: Digest
+    stages: tuple[str, ...] = ()
+    iterations: int = 0
+    target_labels: bool = False
+
+    def described(self) -> str:
+        """For people."""
+        named = f"{self.method} {self.config_hash} seed {self.seed}"
+        if not self.stages:
+            return f"began with the network of {named}"
+        return f"began where {named} had got to: {', '.join(self.stages)} ({self.iterations} steps) are taken over"
+
+
 class Flags(Part):
     """What a reader of the numbers must know.
 
@@ -197,6 +227,7 @@ class Flags(Part):
         training_images: the images that were evaluated are those that were trained on.
         resumed: how often the run was taken up again.
         imported: the file that the weights come from, where nothing was trained here.
+        ancestor: the run that it began from.
     """
 
     assumed: tuple[str, ...] = ()
@@ -210,6 +241,7 @@ class Flags(Part):
     training_images: bool = False
     resumed: int = 0
     imported: str | None = None
+    ancestor: AncestorInfo | None = None
 
     def described(self) -> list[str]:
         """Sentences for people, the gravest first."""
@@ -233,6 +265,8 @@ class Flags(Part):
                 "the checkpoints entropy and snd were selected on the evaluation images without labels (which domain "
                 "generalisation in the strict sense does not have)"
             )
+        if self.ancestor is not None:
+            said.append(self.ancestor.described())
         said += [f"collapse: {text}" for text in self.collapse]
         if self.resumed:
             said.append(f"resumed {self.resumed} time{'s' if self.resumed > 1 else ''}")

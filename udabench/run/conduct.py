@@ -26,6 +26,7 @@ from udabench.data.store import PreparedDataset
 from udabench.dataset import Dataset
 from udabench.device import choose_device
 from udabench.engine.artefacts import Artefacts
+from udabench.engine.declared import declarations
 from udabench.engine.folder import RunFolder
 from udabench.engine.seeding import seed_everything
 from udabench.engine.stages import read_stages
@@ -33,15 +34,18 @@ from udabench.engine.train import TrainResult, train
 from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
 from udabench.method import Batch, Domain, Method, Samples, Stage
-from udabench.results import Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
+from udabench.results import AncestorInfo, Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
 from udabench.run.evaluated import evaluated
+from udabench.run.heritage import find_heritage
+from udabench.run.initial import read_initial
 from udabench.run.plan import Plan
 from udabench.run.scoring import Scorer, chosen_predictors
-from udabench.run.setup import RunSetup, build_method, check_crop
+from udabench.run.setup import Initial, RunSetup, build_method, check_crop
+from udabench.run.takeover import take_over
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
 from udabench.translate.build import check_names
-from udabench.world import in_turn, leads, local_size, rank, world_size
+from udabench.world import in_turn, leads, local_size, meet, rank, world_size
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,12 @@ class Opened:
     lossy: bool
 
 
-def open_plan(plan: Plan) -> Opened:
-    """Open and build everything of a plan; write nothing. Raises UserError."""
+def open_plan(plan: Plan, initial: Initial | None = None) -> Opened:
+    """Open and build everything of a plan; write nothing. Raises UserError.
+
+    Args:
+        initial: what its networks begin with instead of the configured weights.
+    """
     config = plan.config
     device = choose_device(config.engine.device)
     _check_device(config.engine, device)
@@ -99,7 +107,8 @@ def open_plan(plan: Plan) -> Opened:
         check_names(declared, training["source"].names)
     seed_everything(config.seed, "initial weights")
     with in_turn():
-        method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+        setup = RunSetup(plan.registry, config, plan.task, initial)
+        method = build_method(plan.method, config.settings, setup)
         builder = Builder(
             config.seed, config.data, plan.task.classes, training.get("source"), training.get("target"),
             method.target_labels, rank=rank(), world=world_size(),
@@ -148,10 +157,16 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     """
     folder = RunFolder(runs / plan.folder_name)
     check_free(folder)
-    opened = open_plan(plan)
+    heritage = find_heritage(plan)
+    opened = open_plan(plan, None if heritage is None else heritage.initial)
     with folder.lock():
         check_free(folder)
-        folder.update_run(**describe(plan), weights=initial_weights(opened.method))
+        if heritage is not None and leads():
+            take_over(heritage, folder, plan.config)
+        meet()
+        stages = declarations(opened.method.stages())
+        ancestor = None if heritage is None else heritage.described()
+        folder.update_run(**describe(plan), weights=initial_weights(opened.method), stages=stages, ancestor=ancestor)
         return _carry_out(opened, folder)
 
 
@@ -204,7 +219,7 @@ def resume_run(path: Path, plugins: Sequence[Path] = (), device: str | None = No
         engine = plan.config.engine.model_copy(update={"device": device})
         config = plan.config.model_copy(update={"engine": engine})
         plan = replace(plan, resolved=replace(plan.resolved, config=config))
-    opened = open_plan(plan)
+    opened = open_plan(plan, read_initial(folder))
     with folder.lock():
         return _carry_out(opened, folder)
 
@@ -244,6 +259,7 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         collapse=result.warnings,
         resumed=int(folder.read_run().get("sessions", 1)) - 1,
         passes=result.passes,
+        ancestor=ancestor_of(folder),
     )
     record = write_outcome(plan, folder.path, folder.path.name, opened.method, opened.device, scores)
     folder.update_run(status="finished")
@@ -289,6 +305,13 @@ class Scores:
     lossy_store: bool = False
     imported: str | None = None
     passes: Sequence[tuple[str, int, Mapping[str, float]]] = ()
+    ancestor: AncestorInfo | None = None
+
+
+def ancestor_of(folder: RunFolder) -> AncestorInfo | None:
+    """The run that a run folder's run began from."""
+    stored = folder.read_run().get("ancestor")
+    return None if stored is None else AncestorInfo(**stored)
 
 
 def cost_of(result: TrainResult, scored: Sequence[Scored], evaluation_seconds: float) -> Cost:
@@ -326,6 +349,7 @@ def write_outcome(plan: Plan, folder: Path, name: str, method: Method, device: t
         resumed=scores.resumed,
         imported=scores.imported,
         passes=scores.passes,
+        ancestor=scores.ancestor,
     )
     if leads():
         write_record(folder, record, matrices)

@@ -14,7 +14,7 @@ from udabench.evaluate.evaluator import limited
 from udabench.network import WeightsReport
 from udabench.resolve import Layer, Resolved, resolve
 from udabench.results import Cost, read_record
-from udabench.run.conduct import Outcome, Scores, evaluation_progress, write_outcome
+from udabench.run.conduct import Outcome, Scores, ancestor_of, evaluation_progress, write_outcome
 from udabench.run.evaluated import evaluated
 from udabench.run.plan import COMMAND_LINE, Plan
 from udabench.run.scoring import Scorer
@@ -46,7 +46,8 @@ def evaluate_run(
     with evaluation_progress() as progress:
         scored = scorer.final(trained.method, progress, trained.iteration)
     cost, lists = _trained_cost(trained)
-    scores = Scores(scored, len(scored), cost, lists, imported=_recall_weights(trained))
+    ancestor = ancestor_of(RunFolder(trained.folder))
+    scores = Scores(scored, len(scored), cost, lists, imported=_recall_weights(trained), ancestor=ancestor)
     folder.path.mkdir(parents=True, exist_ok=True)
     record = write_outcome(plan, folder.path, f"{plan.row_name}-s{config.seed}", trained.method, trained.device, scores)
     return Outcome(folder.path, record)

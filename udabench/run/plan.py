@@ -18,6 +18,7 @@ from udabench.presets import Preset, presets_of
 from udabench.registry import Registry
 from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_layer
 from udabench.run.addons import unfold
+from udabench.run.ancestor import with_ancestor
 from udabench.run.nesting import Nest, find_methods, find_presets
 from udabench.task import Task, choose_task
 
@@ -98,7 +99,7 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
     method, said = unfold(registry, request.method, preset, _request_layers(request, preset))
     nest = find_presets(registry, method, preset, said)
     layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, nest.presets), *said]
-    resolved = resolve(nest.settings, layers, registry.datasets.names())
+    resolved = with_ancestor(resolve(nest.settings, layers, registry.datasets.names()))
     return _plan(registry, resolved, nest, source_set, target_set, plugin_files)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from udabench.device import choose_device
-from udabench.engine.checkpoint import Checkpoints, open_checkpoint
+from udabench.engine.checkpoint import Checkpoints
 from udabench.engine.folder import RunFolder
 from udabench.engine.train import load_trained as load_weights
-from udabench.errors import CheckpointError, UsageError
+from udabench.errors import UsageError
 from udabench.method import Method
 from udabench.plugins import load_registry
 from udabench.run.plan import Plan, plan_from_values
@@ -51,16 +51,9 @@ def stored_plan(folder: RunFolder, plugins: Sequence[Path] = ()) -> Plan:
 
 
 def _last(folder: RunFolder) -> Path | None:
-    """The last checkpoint, sound or not: an older one must not pass for it. None where there is none."""
-    known = Checkpoints(folder.checkpoints)
-    iterations = known.iterations()
-    if len(iterations) > 1:
-        try:
-            open_checkpoint(known.folder / str(iterations[-1]))
-        except CheckpointError as error:
-            older = known.folder / str(iterations[-2])
-            raise CheckpointError(f"{error} To take an older one, name it: {older}") from error
-    return known.folder / str(iterations[-1]) if iterations else None
+    """The last checkpoint; None where there is none."""
+    last = Checkpoints(folder.checkpoints).last()
+    return None if last is None else last.path
 
 
 def run_folder_of(path: Path) -> Path:
