@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from udabench.errors import UsageError
-from udabench.labels import CITYSCAPES19, LabelSpace
+from udabench.labels import CITYSCAPES19, IGNORE, LabelSpace
 from udabench.parts.losses import upsample
 from udabench.world import gather
 from udabench_t2sda.config import T2SDAConfig
@@ -48,7 +48,8 @@ class View(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The teacher's look at the target, on the feature grid: features, pseudo-labels, and P confidences (Eq 9)."""
+    """The teacher's look at the target, on the feature grid: features, pseudo-labels (255 on padding), and P
+    confidences (Eq 9)."""
 
     view: View
     confidence: Tensor
@@ -65,9 +66,13 @@ def whole(part: View) -> View:
     return View(gather(part.features), gather(part.label))
 
 
-def target_view(features: Tensor, logits: Tensor) -> Target:
-    """Flatten the teacher's features N D h w and claims; its logits N C h' w' are resized to the feature grid."""
+def target_view(features: Tensor, logits: Tensor, valid: Tensor | None = None) -> Target:
+    """Flatten the teacher's features N D h w and claims; its logits N C h' w' are resized to the feature grid. Where
+    ``valid`` (N H W bool) is False nothing is claimed."""
     confidence, label = upsample(logits.float(), features.shape[-2:]).softmax(1).max(1)
+    if valid is not None:
+        inside = F.interpolate(valid.unsqueeze(1).float(), features.shape[-2:], mode="nearest").squeeze(1) > 0
+        label = label.masked_fill(~inside, IGNORE)
     return Target(View(_flat(features), label.flatten()), confidence.flatten())
 
 
@@ -123,7 +128,8 @@ def _negatives(
     if target is not None and config.negative_sampling != "source":
         seen, confidence = whole(target.view), gather(target.confidence)
         other = seen.label
-        unreliable = confidence < confidence_threshold(confidence, config.unreliable)
+        known = other != IGNORE
+        unreliable = known & (confidence < confidence_threshold(confidence[known], config.unreliable))
         features = torch.cat([features, seen.features])
     masks = negative_candidates(label, other, unreliable, classes, config.ignored_negatives)
     uniform = _draws(source, rng, classes, config.negatives)

@@ -9,6 +9,7 @@ from torch import Generator as Rng
 from torch import Tensor, nn
 
 from udabench.errors import UsageError
+from udabench.labels import IGNORE
 from udabench.method import Batch, Domain, Samples, Setup
 from udabench.network import Network, Output
 from udabench.parts.projector import Projector
@@ -80,10 +81,12 @@ class T2SDA(SelfTrainer[PullScene]):
         output = super().look_at_target(scene, target, rng)
         assert scene.pseudo is not None
         label, confidence = scene.pseudo.label, scene.pseudo.confidence
+        if target.valid is not None:
+            label = label.masked_fill(~target.valid, IGNORE)
         scene.confidence = mean_confidence(confidence.flatten(), label.flatten(), self.classes)
         if self.projector is not None:
             scene.target_view = target_view(
-                self.teacher_projector(output.features[self.config.pulled_map]), output.logits
+                self.teacher_projector(output.features[self.config.pulled_map]), output.logits, target.valid
             )
         return output
 

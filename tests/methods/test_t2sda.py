@@ -442,6 +442,20 @@ def test_negatives_of_the_target_are_its_unsure_positions():
     assert keys[1].sum(0).bool().tolist() == [True, False, False, False, False]
 
 
+def test_padding_of_the_target_gives_no_negative_and_no_threshold():
+    """Without it the median of the three that are left is 0.3, so that one of them is unsure."""
+    eye = torch.eye(5)
+    source = View(eye[:1], torch.tensor([0]))
+    features = eye[1:].T.reshape(1, 5, 1, 4)
+    sure = torch.tensor([0.9, 0.2, 0.3, 0.1])
+    logits = torch.stack([torch.zeros(4), torch.logit(sure * 0.4 + 0.55)]).view(1, 2, 1, 4)
+    valid = torch.tensor([[[True, True, True, False]]])
+    target = target_view(features, logits, valid)
+    assert target.view.label.tolist() == [1, 1, 1, 255]
+    keys, _ = _negatives(T2SDAConfig(negatives=64), 2, source, target, torch.Generator().manual_seed(0))
+    assert keys[0].sum(0).bool().tolist() == [False, False, True, False, False]
+
+
 def test_a_class_without_a_prototype_is_not_used():
     used = []
 
