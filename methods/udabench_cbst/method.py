@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from udabench.config import EvaluateConfig
-from udabench.evaluate.probability import mean_probability
+from udabench.evaluate.probability import mean_probability, views_of
 from udabench.labels import IGNORE
 from udabench.method import (
     Batch,
@@ -101,7 +101,7 @@ class CBST(Method):
         soft = SoftPortionRule(portion, config.subsample, config.lrent) if config.lrent else None
         also: dict[str, Form] = {} if soft is None else {SOFT: partial(packed, soft, config.soft_classes)}
         rule = PortionRule(portion, config.subsample) if soft is None else soft
-        labelling = PseudoLabelPass(self._probability, self.setup.task.classes, rule, LABEL, also)
+        labelling = PseudoLabelPass(self._views, self.setup.task.classes, rule, LABEL, also, expand=mean_probability)
         yield from labelling(workspace)
         pixels = labelling.table(workspace)["pixels"]
         mined = rare_classes(pixels, config.mine_share)
@@ -112,12 +112,12 @@ class CBST(Method):
             self.source_chance.fill_(sources / (sources + workspace.count("target")))
             yield Scalar("source_chance", self.source_chance)
 
-    def _probability(self, samples: Samples) -> Tensor:
+    def _views(self, samples: Samples) -> tuple[Tensor, ...]:
         config = self.config
-        views = EvaluateConfig(
+        each = EvaluateConfig(
             mode=config.label_mode, window=config.label_window, stride=config.label_stride, flip=config.label_flip
         )
-        return mean_probability(self.predict, samples, views, config.label_scales)
+        return views_of(self.predict, samples, each, config.label_scales)
 
     # Steps
 

@@ -13,25 +13,25 @@ from udabench.evaluate.inference import Predictor, infer
 from udabench.method import Samples
 
 
-def mean_probability(
+def views_of(
     predictor: Predictor, samples: Samples, config: EvaluateConfig, scales: Sequence[float] = (1.0,)
-) -> Tensor:
-    """The mean of the softmax of every view: N C H W at the image's size.
-
-    Logits are brought to the image's size before the softmax, whatever the scale of the view (CRST).
+) -> tuple[Tensor, ...]:
+    """The logits of every view of the images, each N C h w: of each scale, and mirrored back where it is mirrored.
 
     Args:
         predictor: samples -> logits N C h w.
-        config: ``mode``, ``window``, ``stride``, ``flip`` and ``align_corners`` of each view.
+        config: ``mode``, ``window``, ``stride`` and ``flip`` of each scale.
         scales: factors on both sides of the image.
     """
-    size = samples.image.shape[-2:]
-    views = [
-        interpolate(logits, size, mode="bilinear", align_corners=config.align_corners).softmax(1)
-        for scale in scales
-        for logits in infer(predictor, _scaled(samples, scale), config)
-    ]
-    return torch.stack(views).mean(0)
+    return tuple(logits for scale in scales for logits in infer(predictor, _scaled(samples, scale), config))
+
+
+def mean_probability(views: Sequence[Tensor], size: tuple[int, ...]) -> Tensor:
+    """The mean of the views' softmax, each after its logits were brought to ``size`` (CRST): N C H W."""
+    mean = torch.zeros((*views[0].shape[:2], *size), device=views[0].device)
+    for logits in views:
+        mean += interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False).softmax(1)
+    return mean.div_(len(views))
 
 
 def _scaled(samples: Samples, scale: float) -> Samples:

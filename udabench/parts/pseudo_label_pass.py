@@ -18,6 +18,12 @@ from udabench.world import meet, total
 
 Form = Callable[[Tensor, Tensor], Tensor]
 """Probabilities C H W and thresholds C of one image -> what else is stored of it (see :meth:`Workspace.write`)."""
+Views = tuple[Tensor, ...]
+
+
+def only_view(views: Views, size: tuple[int, ...]) -> Tensor:
+    """Probabilities of one view, upsampled: the softmax comes before the upsampling (BDL, FDA)."""
+    return upsample(views[0].float(), size)
 
 
 @dataclass
@@ -29,26 +35,29 @@ class PseudoLabelPass:
     on: thresholds and labels that are there are not made again, and what is logged is of all images all the same.
 
     Attributes:
-        predict: samples -> probabilities N C h w; the softmax comes before the upsampling (BDL, FDA, CBST).
+        predict: samples -> probabilities N C h w, or views of another kind that ``expand`` understands. They are what
+            is kept between the two walks over the images, so they are better small.
         classes: the task's.
         rule: see :mod:`udabench.parts.label_rules`.
         artefact: name of the labels, H W; that of the table is ``<artefact>-thresholds``: ``thresholds``, and how many
             ``pixels`` were predicted as each class.
         also: further artefacts of each image, written before its labels.
         exact: pixels up to which thresholds are exact; beyond, see :class:`ClassConfidences`.
-        keep: bytes of predictions up to which no image is predicted twice.
+        keep: bytes of predictions; images beyond are predicted twice.
+        expand: views and the image's size -> probabilities N C H W.
     """
 
-    predict: Callable[[Samples], Tensor]
+    predict: Callable[[Samples], Tensor | Views]
     classes: LabelSpace
     rule: LabelRule
     artefact: str = "pseudo_label"
     also: Mapping[str, Form] = field(default_factory=dict)
     exact: int = 2**25
     keep: int = 2**28
+    expand: Callable[[Views, tuple[int, ...]], Tensor] = only_view
 
     def __call__(self, workspace: Workspace) -> Iterator[Scalar | Panel | Probe | Remark]:
-        kept: dict[str, Tensor] = {}
+        kept: dict[str, Views] = {}
         table = self.table(workspace, kept)
         labelled = torch.zeros_like(table["pixels"])
         for samples in workspace.images("target", share=True):
@@ -60,8 +69,8 @@ class PseudoLabelPass:
 
     # Thresholds
 
-    def table(self, workspace: Workspace, kept: dict[str, Tensor] | None = None) -> Mapping[str, Tensor]:
-        """``thresholds`` and ``pixels``, made or read. ``kept`` is filled with the predictions while they are few."""
+    def table(self, workspace: Workspace, kept: dict[str, Views] | None = None) -> Mapping[str, Tensor]:
+        """``thresholds`` and ``pixels``, made or read. ``kept`` is filled with predictions, as many as it may hold."""
         name = f"{self.artefact}-thresholds"
         stored = workspace.read_table(name)
         # Of several processes each sees every image, and none writes the table before all have looked for it.
@@ -71,36 +80,38 @@ class PseudoLabelPass:
         confidences, pixels = ClassConfidences(len(self.classes), self.exact), torch.zeros(len(self.classes)).long()
         kept, room = {} if kept is None else kept, self.keep
         for samples in workspace.images("target"):
-            probability = self.predict(samples).float()
-            confidence, label = upsample(probability, samples.image.shape[-2:]).max(1)
+            views = self._views(samples)
+            confidence, label = self.expand(views, samples.image.shape[-2:]).max(1)
             label = _without_padding(label, samples)
             pixels += self._counts(label).cpu()
             step = slice(None, None, self.rule.subsample)
             confidences.add(label[:, step, step], confidence[:, step, step])
-            room -= probability.nbytes
+            room -= sum(view.nbytes for view in views)
             if room >= 0:
-                kept[samples.names[0]] = probability.cpu()
-            else:
-                kept.clear()
+                kept[samples.names[0]] = tuple(view.cpu() for view in views)
         table = {"thresholds": self.rule.thresholds(confidences), "pixels": pixels}
         workspace.write_table(name, table)
         return table
 
     # Labels
 
-    def _label(self, workspace: Workspace, samples: Samples, thresholds: Tensor, kept: Tensor | None) -> Tensor:
+    def _label(self, workspace: Workspace, samples: Samples, thresholds: Tensor, kept: Views | None) -> Tensor:
         """An image's labels, N H W: read where they are there, else made and written."""
         name, device = samples.names[0], samples.image.device
         if workspace.has(self.artefact, name):
             return workspace.read(self.artefact, name)[None].to(device)
-        probability = self.predict(samples).float() if kept is None else kept.to(device)
-        probability = upsample(probability, samples.image.shape[-2:])
+        views = self._views(samples) if kept is None else tuple(view.to(device) for view in kept)
+        probability = self.expand(views, samples.image.shape[-2:])
         limits = thresholds.to(device)
         label = _without_padding(self.rule.labels(probability, limits), samples)
         for artefact, form in self.also.items():
             workspace.write(artefact, name, form(probability[0], limits))
         workspace.write(self.artefact, name, label[0])
         return label
+
+    def _views(self, samples: Samples) -> Views:
+        predicted = self.predict(samples)
+        return predicted if isinstance(predicted, tuple) else (predicted,)
 
     def _report(self, samples: Samples, label: Tensor, counts: Tensor) -> Iterator[Scalar | Panel | Probe]:
         pixels = label.numel() if samples.valid is None else samples.valid.sum()
