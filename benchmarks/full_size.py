@@ -5,6 +5,9 @@ HRDA trains on crops of 1024x1024, the others on 512x512.
 
     python benchmarks/full_size.py                                      source_only, 1 image a step, CPU
     python benchmarks/full_size.py --method daformer --batch 2 --device cuda --precision bfloat16
+    python benchmarks/full_size.py --method sam --preset fcn8s --networks vgg16-fcn8s --stage adapt-1 --crop 512x256
+
+A stage's layers are random class ids: pseudo-labels.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from udabench.engine.referee import Referee
 from udabench.engine.seeding import seed_everything
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
+from udabench.method import Batch, Method, Stage
 from udabench.plugins import load_registry
 from udabench.run.estimate import random_batch
 from udabench.run.plan import Plan, Request, make_plan
@@ -55,6 +59,7 @@ def planned(network: str, arguments: argparse.Namespace) -> Plan:
         "engine.precision": arguments.precision,
     }
     values |= LARGE if network.startswith("hrda:") else {}
+    values |= {"data.crop": arguments.crop} if arguments.crop else {}
     return make_plan(load_registry(), Request(arguments.method, "gta5", "cityscapes", arguments.preset, values))
 
 
@@ -67,10 +72,11 @@ def measure(network: str, arguments: argparse.Namespace) -> Result:
     check_crop(method, config)
     place(method, config.engine, device)
     method.train()
-    stage, names = method.stages()[0], plan.task.classes.names
+    stage, names = chosen(method, arguments.stage), plan.task.classes.names
     optimizers = Optimizers(stage, make_scaler(config.engine.precision, device))
     stepper = Stepper(stage, config, device, optimizers, Finiteness(), Referee(len(names)), Watchdog(names))
-    batch, seconds = random_batch(plan, stage, method.target_labels, config.data.crop), []
+    batch = with_layers(random_batch(plan, stage, method.target_labels, config.data.crop), stage, len(names))
+    seconds: list[float] = []
     with configured(config.engine, device):
         for iteration in range(STEPS):
             began = time.perf_counter()
@@ -83,10 +89,30 @@ def measure(network: str, arguments: argparse.Namespace) -> Result:
     return Result(trained / 1e6, seconds, peak_memory(device))
 
 
+def chosen(method: Method, name: str | None) -> Stage:
+    """The stage of this name; the first one without a name."""
+    stages = {stage.name: stage for stage in method.stages() if stage.iterations}
+    if name is not None and name not in stages:
+        raise SystemExit(f"There is no stage '{name}'; choose one of {', '.join(stages)}.")
+    return stages[name or next(iter(stages))]
+
+
+def with_layers(batch: Batch, stage: Stage, classes: int) -> Batch:
+    """The batch with random class ids in the place of what the stage reads."""
+    for name, (domain, _) in stage.layers.items():
+        samples = batch.source if domain == "source" else batch.target
+        assert samples is not None
+        ids = torch.randint(classes, (len(samples.image), *samples.image.shape[-2:]))
+        batch = batch._replace(**{domain: samples._replace(layers={**samples.layers, name: ids})})
+    return batch
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", default="source_only")
     parser.add_argument("--preset")
+    parser.add_argument("--stage", help="one of the method's stages; the first")
+    parser.add_argument("--crop", help="WIDTHxHEIGHT; the preset's")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batch", type=int, default=1, help="images of each domain; the papers' is 2")
     parser.add_argument("--device", default="cpu")

@@ -16,6 +16,7 @@ from udabench_sam.method import SAM
 from udabench.errors import UsageError
 from udabench.method import Loss, Panel, Scalar
 from udabench.network import Network, Output
+from udabench.networks.fcn8s import FCN8s
 from udabench.plugins import import_file
 from udabench.presets import presets_of
 from udabench.size import Size
@@ -343,6 +344,18 @@ def test_both_layers_add_up():
     features = copy.deepcopy(method.student)(batch.target.image).features[-1]
     expected = dense(method.attentions.layers["features"], features).abs().mean().item()
     assert parts[2] == pytest.approx(expected, rel=1e-5)
+
+
+def test_fcn8s_attends_before_its_own_upsampling():
+    setup, batch = fakes.FakeSetup(), labelled(fakes.batch())
+    setup.network = lambda: FCN8s(19, "none", width=2)
+    method = build(setup=setup).eval()
+    coarse = method.student(batch.target.image).coarse
+    loss = losses_of(stage_of(method, "adapt-1"), batch)["target"]
+    expected = dense(method.attentions.layers["prediction"], coarse).abs().mean().item()
+    assert loss.parts["target_attention"].item() == pytest.approx(expected, rel=1e-5)
+    loss.value.backward()
+    assert len(fakes.gradients(method.student)) == len(list(method.student.parameters()))
 
 
 def test_without_the_loss_a_generation_is_plain_self_training():
