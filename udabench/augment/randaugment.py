@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
+from udabench.labels import IGNORE
 from udabench.world import own, world_size
 
 GREY = 127 / 255
@@ -41,6 +42,10 @@ class StrongView(NamedTuple):
         grid = F.affine_grid(self.theta.to(value), list(value.shape), align_corners=False)
         moved = F.grid_sample(value, grid, mode=mode, padding_mode="zeros", align_corners=False)
         return moved * self.shown(value.shape[-2], value.shape[-1]).unsqueeze(1)
+
+    def carry_labels(self, label: Tensor) -> Tensor:
+        """Labels N h w (int64) as the view shows them, 255 where it shows none."""
+        return (self.carry((label - IGNORE)[:, None].float())[:, 0] + IGNORE).long()
 
     def shown(self, height: int, width: int) -> Tensor:
         """Which cells of a grid show a place of the image: N h w bool."""
