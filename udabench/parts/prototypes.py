@@ -6,10 +6,11 @@ cell, so what is summed over pixels is summed over cells, each weighted by the p
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from udabench.world import total
@@ -73,17 +74,37 @@ def class_means(features: Tensor, counts: Tensor) -> Prototypes:
         counts: N C h*w, see :func:`cell_counts`.
     """
     pixels = counts.sum(2)
-    shares = counts / pixels.clamp(min=1)[:, :, None]
+    shares = (counts / pixels.clamp(min=1)[:, :, None]).to(features)
     # In this order the gradient has the features' own layout.
     return Prototypes((features.flatten(2) @ shares.mT).mT, pixels > 0)
 
 
 def cosine_to(features: Tensor, means: Tensor) -> Tensor:
     """Cosines of features N D h w and prototypes N C D (or C D, for all images): N C h*w. Those of a zero are 0."""
-    flat = features.flatten(2)
-    lengths: Tensor = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-    # The quotient's gradient at a zero would not be finite.
-    return (F.normalize(means, dim=-1) @ flat) / lengths.masked_fill(lengths == 0, 1)
+    units = F.normalize(means, dim=-1).expand(len(features), -1, -1)
+    cosine: Tensor = _CosineToUnits.apply(features.flatten(2), units)
+    return cosine
+
+
+class _CosineToUnits(torch.autograd.Function):
+    """Features N D P and unit vectors N C D. The gradient of wide features is written once, not once for each use."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, units: Tensor) -> Tensor:
+        lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        # The quotient's gradient at a zero would not be finite.
+        lengths = lengths.masked_fill(lengths == 0, 1)
+        cosine = (units @ features) / lengths
+        ctx.save_for_backward(features, units, lengths, cosine)
+        return cosine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        features, units, lengths, cosine = ctx.saved_tensors
+        scaled = gradient / lengths
+        change = features * -((scaled * cosine).sum(1, keepdim=True) / lengths)
+        return torch.baddbmm(change, units.mT, scaled, out=change), scaled @ features.mT
 
 
 class RunningPrototypes(nn.Module):
