@@ -63,7 +63,7 @@ class CBSTConfig(MethodConfig):
     mrkld: float = setting(0.0, "weight of MRKLD (0.1 in the paper's row)", origin="CRST code", ge=0)
     mrent: float = setting(0.0, "weight of MRENT", origin="CRST code (it has no such term)", ge=0)
     lrent: float = setting(
-        0.0, "alpha of LRENT's soft labels (0.25 in the paper's row); 0: hard labels", origin="CRST code", ge=0
+        0.0, "alpha of LRENT's soft labels (0.25 in the paper's row); 0: hard labels", origin="CRST code", ge=0, lt=1
     )
     soft_classes: int = setting(
         3, "classes of a soft label that are stored, 2 bytes each (lrent > 0)", origin="udabench (the code stores all)",

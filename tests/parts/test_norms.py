@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from udabench.parts.norms import statistics_kept
+from udabench.parts.norms import statistics_kept, statistics_used
 
 
 def test_running_statistics_stay_and_the_output_is_that_of_the_batch():
@@ -27,3 +27,23 @@ def test_momenta_come_back_after_an_error():
     except RuntimeError:
         pass
     assert norm.momentum == 0.3
+
+
+def test_used_statistics_normalise_and_do_not_move_while_weights_learn():
+    norm = nn.BatchNorm2d(2)
+    norm.running_mean.fill_(1)
+    norm.running_var.fill_(4)
+    module = nn.Sequential(norm, nn.Dropout())
+    image = torch.randn(3, 2, 4, 4)
+    with statistics_used(module):
+        assert module[1].training
+        inside = norm(image)
+    torch.testing.assert_close(inside, (image - 1) / (4 + norm.eps) ** 0.5)
+    inside.sum().backward()
+    assert norm.weight.grad is not None
+    assert torch.equal(norm.running_mean, torch.ones(2))
+    assert norm.training
+    norm.eval()
+    with statistics_used(module):
+        pass
+    assert not norm.training

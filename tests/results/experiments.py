@@ -56,6 +56,7 @@ def experiment(
     target_labels: bool = False,
     collapse: Sequence[str] = (),
     resumed: int = 0,
+    passes: Sequence[tuple[str, int, Mapping[str, float]]] = (),
 ) -> tuple[Record, Matrices]:
     """A run whose student has an IoU of ``percent`` in every class."""
     named = {"method": method, "source": task.source, "target": task.target, "seed": seed, **(values or {})}
@@ -83,6 +84,7 @@ def experiment(
         target_labels=target_labels,
         collapse=collapse,
         resumed=resumed,
+        passes=passes,
     )
     # The checkout that the tests run from may be dirty.
     return record.model_copy(update={"revision": None}), stored

@@ -242,3 +242,16 @@ def test_flags_are_described() -> None:
         "collapse: sky vanished",
         "resumed 1 time",
     ]
+
+
+def test_passes_come_back_and_older_records_have_none(tmp_path: Path) -> None:
+    passes = [("labels-1", 225, {"pseudo_label/density": 0.25, "probe/pseudo_label/accuracy": 0.9})]
+    write_record(tmp_path, *made.experiment(passes=passes))
+    (told,) = read_record(tmp_path).passes
+    assert (told.stage, told.iteration, told.values) == passes[0]
+    # No part of the outcome: a pass that skips what was done before a kill has seen less.
+    assert read_record(tmp_path).outcome_digest == made.experiment()[0].outcome_digest
+    stored = json.loads((tmp_path / "record.json").read_text())
+    del stored["passes"]
+    (tmp_path / "record.json").write_text(json.dumps(stored))
+    assert read_record(tmp_path).passes == ()

@@ -72,6 +72,7 @@ class SoftPortionRule(PortionRule):
 
     Labels are soft, ``y_c = (p_c / thr_c)^(1 / alpha)`` over their sum, and a pixel is kept where that sum exceeds 1:
     there ``sum_c y_c (alpha log y_c - log(p_c / thr_c)) < 0``, as the code asks. The class is that of the largest y_c.
+    With an alpha of 1 or more every pixel would be kept: the sum is then at least 1.
     """
 
     alpha: float = 0.25
