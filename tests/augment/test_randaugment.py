@@ -103,6 +103,16 @@ def test_a_map_on_a_coarser_grid_moves_alike():
         assert view.shown(*grid).all()
 
 
+def test_labels_are_unknown_where_nothing_is_shown():
+    """Three columns to the right, of four; the lower row is cut out."""
+    label = torch.tensor([[[0, 7, 255, 3], [1, 1, 1, 1]]])
+    theta = torch.tensor([[[1.0, 0.0, -1.5], [0.0, 1.0, 0.0]]])
+    view = StrongView(torch.zeros(1, 3, 2, 4), theta, torch.tensor([[-1.0, 0.0, 1.0, 1.0]]))
+    assert view.carry_labels(label).tolist() == [[[255, 255, 255, 0], [255] * 4]]
+    view = view._replace(theta=torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]]))
+    assert view.carry_labels(label).tolist() == [[[7, 255, 3, 255], [255] * 4]]
+
+
 def test_the_square_that_is_cut_out():
     """The centre at (0.5, 0.25) of 60 x 40: a square of 13 from (23, 3), in whole pixels."""
     box = randaugment._square(0.5, 0.25, 13, HEIGHT, WIDTH)
