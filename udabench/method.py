@@ -354,6 +354,8 @@ class Stage:
         start: idempotent; re-initialises or switches networks when the stage is entered, before ``prepare``.
         prepare: looks at every training image of a domain and writes artefacts.
         prepare_every: repeat ``prepare`` each so many iterations; None: once, when the stage is entered.
+        pixel_bytes: what a pass writes of an image, in bytes a pixel, for the estimate of the disk that a run takes.
+            One label map as a PNG takes 1/25 to 1/35; soft labels take some bytes: say so.
         after_step: under no_grad, after the optimisers (an EMA that follows them).
     """
 
@@ -370,6 +372,7 @@ class Stage:
     start: Callable[[], None] | None = None
     prepare: Pass | None = None
     prepare_every: int | None = None
+    pixel_bytes: float = 1 / 16
     after_step: Callable[[int], None] | None = None
 
 

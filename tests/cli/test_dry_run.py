@@ -55,7 +55,7 @@ def test_what_differs_from_a_row_is_named(method, preset, overrides, said):
 
 @pytest.mark.parametrize(("source", "target", "code"), [("gta5", "toycity-real", 1), ("toycity", "toycity-real", 0)])
 def test_missing_data_are_a_failure(tmp_path, monkeypatch, source, target, code):
-    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda plan, runs: [])
+    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda *arguments: [])
     arguments = ["-m", "source_only", "-s", source, "-t", target, "--preset", "quick", "--dry-run"]
     result = CliRunner().invoke(run, [*arguments, "--set", f"data.store={tmp_path}"])
     assert result.exit_code == code, result.output
@@ -64,7 +64,7 @@ def test_missing_data_are_a_failure(tmp_path, monkeypatch, source, target, code)
 
 
 def test_only_the_last_presets_figures_are_printed(capsys, monkeypatch):
-    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda plan, runs: [])
+    monkeypatch.setattr("udabench.cli.dry_run._costs", lambda *arguments: [])
     print_dry_run([make_plan(REGISTRY, Request("t2sda", "gta5", preset="daformer-mse"))], Path("runs"))
     printed = capsys.readouterr().out
     assert "published: mIoU19 69.4\n" in printed

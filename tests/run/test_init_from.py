@@ -4,81 +4,30 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from generations import Home, listing, same, weights
 
-from udabench.engine.checkpoint import Checkpoints
 from udabench.engine.files import DiskFull
 from udabench.engine.folder import RunFolder
 from udabench.errors import CheckpointError, UsageError
 from udabench.results import read_record
 from udabench.run import takeover
 from udabench.run.conduct import resume_run, start_run
-from udabench.run.heritage import Heritage, find_heritage
-from udabench.run.plan import Plan, Request, make_plan
-from udabench.testing import FAKES, SMALL, fake_registry, write_fake_data
-
-PLUGIN = Path(__file__).with_name("generations_plugin.py")
+from udabench.run.heritage import find_heritage
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Data, and ``one``: a finished run of one generation."""
-    folder = tmp_path_factory.mktemp("init_from")
-    write_fake_data(folder / "data")
-    run(folder, {"generations": 1}, "one")
-    return folder
-
-
-def plan(home: Path, values: Mapping[str, Any], method: str = "generations") -> Plan:
-    roots = {f"data.roots.{name}": home / "data" / name for name in ("fake-source", "fake-target")}
-    flags = {**SMALL, **roots, "engine.checkpoint_every": 100, **values}
-    request = Request(method, "fake-source", "fake-target", "quick", flags)
-    return make_plan(fake_registry(PLUGIN), request, [FAKES, PLUGIN])
-
-
-def run(home: Path, values: Mapping[str, Any], name: str, method: str = "generations") -> Path:
-    return start_run(plan(home, values, method), home / name).folder
-
-
-def one(home: Path) -> Path:
-    (record,) = home.glob("one/*/*/record.json")
-    return record.parent
-
-
-def heir(home: Path, method: str = "generations", **values: Any) -> Heritage:
-    found = find_heritage(plan(home, {"init_from": str(one(home)), **values}, method))
-    assert found is not None
-    return found
-
-
-def weights(folder: Path) -> dict[str, Tensor]:
-    last = Checkpoints(folder / "checkpoints").latest()
-    assert last is not None
-    return last.model()
-
-
-def same(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-def listing(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_second_generation_goes_on_where_the_first_ended(home: Path, tmp_path: Path) -> None:
-    before = listing(one(home))
-    values = {"generations": 2, "init_from": str(one(home))}
-    folder = start_run(plan(home, values), tmp_path / "two").folder
-    whole = run(home, {"generations": 2}, "whole")
+def test_a_second_generation_goes_on_where_the_first_ended(home: Home, tmp_path: Path) -> None:
+    before = listing(home.one)
+    values = {"generations": 2, "init_from": home.one}
+    folder = start_run(home.plan(**values), tmp_path / "two").folder
+    whole = home.run("whole", generations=2)
     assert same(weights(folder), weights(whole))
     assert listing(folder / "artefacts") == listing(whole / "artefacts")
-    assert listing(one(home)) == before
+    assert listing(home.one) == before
     record, alone = read_record(folder), read_record(whole)
     assert record.evaluations == alone.evaluations
     assert record.passes == alone.passes
@@ -87,18 +36,18 @@ def test_a_second_generation_goes_on_where_the_first_ended(home: Path, tmp_path:
     assert ancestor.stages == ("warm", "label-1", "adapt-1")
     assert (record.cost.iterations, ancestor.iterations) == (7, 5)
     assert record.cost.images == 2 * 2 + 2 * 2
-    assert ancestor.outcome == read_record(one(home)).outcome_digest
+    assert ancestor.outcome == read_record(home.one).outcome_digest
     assert "warm, label-1, adapt-1 (5 steps) are taken over" in ancestor.described()
     assert "init_from" not in record.config
 
 
-def test_the_hash_is_of_what_the_ancestor_ended_with_not_of_its_place(home: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(one(home), tmp_path / "elsewhere")
-    here, there = (plan(home, {"generations": 2, "init_from": str(path)}).config for path in (one(home), moved))
+def test_the_hash_is_of_what_the_ancestor_ended_with_not_of_its_place(home: Home, tmp_path: Path) -> None:
+    moved = shutil.copytree(home.one, tmp_path / "elsewhere")
+    here, there = (home.plan(generations=2, init_from=path).config for path in (home.one, moved))
     assert here.hash == there.hash
-    assert here.hash != plan(home, {"generations": 2}).config.hash
-    other = run(home, {"generations": 1, "optim.lr": 1e-2}, "other")
-    assert plan(home, {"generations": 2, "init_from": str(other)}).config.hash != here.hash
+    assert here.hash != home.plan(generations=2).config.hash
+    other = home.run("other", **{"generations": 1, "optim.lr": 1e-2})
+    assert home.plan(generations=2, init_from=other).config.hash != here.hash
 
 
 @pytest.mark.parametrize(
@@ -111,9 +60,9 @@ def test_the_hash_is_of_what_the_ancestor_ended_with_not_of_its_place(home: Path
     ],
 )
 def test_stages_are_taken_over_up_to_the_first_that_may_differ(
-    home: Path, values: dict[str, Any], taken: str, reason: str
+    home: Home, values: dict[str, Any], taken: str, reason: str
 ) -> None:
-    found = heir(home, **values)
+    found = home.heritage(**values)
     assert " ".join(found.stages) == taken
     assert reason in found.next
 
@@ -128,22 +77,22 @@ def test_stages_are_taken_over_up_to_the_first_that_may_differ(
         ({"generations": 0}, "every stage of this run .* is done there"),
     ],
 )
-def test_a_run_that_can_take_over_nothing_says_why(home: Path, values: dict[str, Any], said: str) -> None:
+def test_a_run_that_can_take_over_nothing_says_why(home: Home, values: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        heir(home, **values)
+        home.heritage(**values)
 
 
-def test_a_branch_at_an_earlier_stage_is_the_run_that_was_trained_whole(home: Path, tmp_path: Path) -> None:
-    values = {"weight": 0.5, "init_from": str(one(home))}
-    folder = start_run(plan(home, values), tmp_path / "branch").folder
-    whole = run(home, {"weight": 0.5}, "branch-whole")
+def test_a_branch_at_an_earlier_stage_is_the_run_that_was_trained_whole(home: Home, tmp_path: Path) -> None:
+    values = {"weight": 0.5, "init_from": home.one}
+    folder = start_run(home.plan(**values), tmp_path / "branch").folder
+    whole = home.run("branch-whole", weight=0.5)
     assert same(weights(folder), weights(whole))
     assert read_record(folder).evaluations == read_record(whole).evaluations
 
 
-def test_another_method_begins_with_the_headline_network(home: Path, tmp_path: Path) -> None:
-    folder = start_run(plan(home, {"init_from": str(one(home)), "optim.lr": 1e-9}, "source_only"), tmp_path).folder
-    theirs, ours = weights(one(home)), weights(folder)
+def test_another_method_begins_with_the_headline_network(home: Home, tmp_path: Path) -> None:
+    folder = start_run(home.plan("source_only", **{"init_from": home.one, "optim.lr": 1e-9}), tmp_path).folder
+    theirs, ours = weights(home.one), weights(folder)
     network = {key.removeprefix("network."): value for key, value in theirs.items() if key.startswith("network.")}
     trained = {key.removeprefix("student."): value for key, value in ours.items()}
     assert network.keys() == trained.keys()
@@ -157,18 +106,18 @@ def test_another_method_begins_with_the_headline_network(home: Path, tmp_path: P
     assert record.cost.iterations == 8
 
 
-def test_a_descendant_begins_each_generation_with_the_weights_of_its_first_ancestor(home: Path, tmp_path: Path) -> None:
-    warm = run(home, {}, "warm", "source_only")
-    first = start_run(plan(home, {"generations": 1, "init_from": str(warm)}), tmp_path / "a").folder
-    both = start_run(plan(home, {"generations": 2, "init_from": str(warm)}), tmp_path / "b").folder
-    second = start_run(plan(home, {"generations": 2, "init_from": str(first)}), tmp_path / "c").folder
+def test_a_descendant_begins_each_generation_with_the_weights_of_its_first_ancestor(home: Home, tmp_path: Path) -> None:
+    warm = home.run("warm", "source_only")
+    first = start_run(home.plan(generations=1, init_from=warm), tmp_path / "a").folder
+    both = start_run(home.plan(generations=2, init_from=warm), tmp_path / "b").folder
+    second = start_run(home.plan(generations=2, init_from=first), tmp_path / "c").folder
     assert same(weights(second), weights(both))
-    assert not same(weights(second), weights(run(home, {"generations": 2}, "plain")))
+    assert not same(weights(second), weights(home.run("plain", generations=2)))
 
 
-def test_a_run_goes_on_without_its_ancestor(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ancestor = shutil.copytree(one(home), tmp_path / "ancestor")
-    planned = plan(home, {"generations": 2, "init_from": str(ancestor)})
+def test_a_run_goes_on_without_its_ancestor(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ancestor = shutil.copytree(home.one, tmp_path / "ancestor")
+    planned = home.plan(generations=2, init_from=ancestor)
 
     def die(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -180,15 +129,15 @@ def test_a_run_goes_on_without_its_ancestor(home: Path, tmp_path: Path, monkeypa
     shutil.rmtree(ancestor)
     (stored,) = (tmp_path / "runs").glob("*/*/run.json")
     outcome = resume_run(stored.parent)
-    assert same(weights(outcome.folder), weights(run(home, {"generations": 2}, "whole-again")))
+    assert same(weights(outcome.folder), weights(home.run("whole-again", generations=2)))
     assert outcome.record.flags.ancestor is not None
 
 
 @pytest.mark.parametrize("call", range(1, 12, 2))
 def test_a_kill_in_the_take_over_loses_nothing(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    planned = plan(home, {"generations": 2, "init_from": str(one(home))})
+    planned = home.plan(generations=2, init_from=home.one)
     calls, link = [0], os.link
 
     def dying(*arguments: Any) -> None:
@@ -197,86 +146,86 @@ def test_a_kill_in_the_take_over_loses_nothing(
             raise KeyboardInterrupt
         link(*arguments)
 
-    before = listing(one(home))
+    before = listing(home.one)
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", dying)
         patch.setattr("udabench.run.conduct._carry_out", lambda opened, folder: folder)
         with pytest.raises(KeyboardInterrupt):
             start_run(planned, tmp_path / "runs")
     assert not list(tmp_path.glob("runs/*/*/run.json"))
-    assert listing(one(home)) == before
+    assert listing(home.one) == before
     folder = start_run(planned, tmp_path / "runs").folder
     assert read_record(folder).flags.ancestor is not None
 
 
-def test_no_space_for_what_is_taken_over(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_space_for_what_is_taken_over(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    planned = plan(home, {"generations": 2, "init_from": str(one(home))})
+    planned = home.plan(generations=2, init_from=home.one)
     monkeypatch.setattr(os, "link", full)
     with pytest.raises(DiskFull, match=r"what is taken over from .* then start the run again"):
         start_run(planned, tmp_path / "runs")
     assert not list(tmp_path.glob("runs/*/*/run.json"))
 
 
-def test_copies_where_there_are_no_links(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_where_there_are_no_links(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crossing(*arguments: Any) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    found = heir(home, generations=2)
+    found = home.heritage(generations=2)
     monkeypatch.setattr(os, "link", crossing)
     folder = RunFolder(tmp_path / "run")
-    takeover.take_over(found, folder, plan(home, {"generations": 2}).config)
-    assert listing(folder.artefacts) == listing(RunFolder(one(home)).artefacts)
+    takeover.take_over(found, folder, home.plan(generations=2).config)
+    assert listing(folder.artefacts) == listing(RunFolder(home.one).artefacts)
 
 
-def test_an_unfinished_ancestor_is_refused(home: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(one(home), tmp_path / "unfinished")
+def test_an_unfinished_ancestor_is_refused(home: Home, tmp_path: Path) -> None:
+    folder = shutil.copytree(home.one, tmp_path / "unfinished")
     (folder / "record.json").unlink()
     RunFolder(folder).update_run(status="stopped")
     with pytest.raises(UsageError, match=r"has not ended \(it is stopped, at iteration 5 of 8\).*udabench resume"):
-        plan(home, {"generations": 2, "init_from": str(folder)})
+        home.plan(generations=2, init_from=folder)
 
 
-def test_what_is_no_run_is_refused(home: Path, tmp_path: Path) -> None:
+def test_what_is_no_run_is_refused(home: Home, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="this is no run folder"):
-        plan(home, {"init_from": str(tmp_path)})
+        home.plan(init_from=tmp_path)
 
 
-def test_another_network_or_other_classes_are_refused(home: Path) -> None:
+def test_another_network_or_other_classes_are_refused(home: Home) -> None:
     with pytest.raises(UsageError, match="this run's network is fake, not lite0"):
-        heir(home, "source_only", **{"network.name": "lite0"})
+        home.heritage("source_only", **{"network.name": "lite0"})
     with pytest.raises(UsageError, match=r"network is fake, not fake \(wide=1\)"):
-        heir(home, "source_only", **{"network.options": {"wide": 1}})
+        home.heritage("source_only", **{"network.options": {"wide": 1}})
     with pytest.raises(UsageError, match=r"19 classes \(cityscapes19\) are not the 16"):
-        heir(home, "source_only", **{"data.classes": "synthia16"})
+        home.heritage("source_only", **{"data.classes": "synthia16"})
 
 
-def test_missing_and_damaged_checkpoints_are_named(home: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(one(home), tmp_path / "ancestor")
+def test_missing_and_damaged_checkpoints_are_named(home: Home, tmp_path: Path) -> None:
+    folder = shutil.copytree(home.one, tmp_path / "ancestor")
     shutil.rmtree(folder / "stages")
     with pytest.raises(CheckpointError, match="the state at the end of stage 'label-1' is not there any more"):
-        find_heritage(plan(home, {"weight": 0.5, "init_from": str(folder)}))
+        find_heritage(home.plan(weight=0.5, init_from=folder))
     model = folder / "checkpoints" / "5" / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="is damaged"):
-        plan(home, {"generations": 2, "init_from": str(folder)})
+        home.plan(generations=2, init_from=folder)
     shutil.rmtree(folder / "checkpoints")
     with pytest.raises(CheckpointError, match="has no checkpoint any more"):
-        plan(home, {"generations": 2, "init_from": str(folder)})
+        home.plan(generations=2, init_from=folder)
 
 
-def test_the_digest_cannot_be_stated(home: Path) -> None:
+def test_the_digest_cannot_be_stated(home: Home) -> None:
     with pytest.raises(UsageError, match="'ancestor' follows from init_from"):
-        plan(home, {"ancestor": "0" * 64})
+        home.plan(ancestor="0" * 64)
 
 
-def test_whoever_begins_from_the_oracle_has_seen_the_labels(home: Path, tmp_path: Path) -> None:
-    oracle = run(home, {}, "oracle", "oracle")
-    record = start_run(plan(home, {"init_from": str(oracle)}, "source_only"), tmp_path / "a").record
+def test_whoever_begins_from_the_oracle_has_seen_the_labels(home: Home, tmp_path: Path) -> None:
+    oracle = home.run("oracle", "oracle")
+    record = start_run(home.plan("source_only", init_from=oracle), tmp_path / "a").record
     assert record.flags.target_labels
     (folder,) = tmp_path.glob(f"a/*/{record.run}")
-    found = find_heritage(plan(home, {"init_from": str(folder)}, "generations"))
+    found = find_heritage(home.plan("generations", init_from=folder))
     assert found is not None
     assert found.target_labels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,8 @@ from rich.table import Table
 
 from udabench.config import RunConfig, extra_of
 from udabench.errors import UserError
+from udabench.method import Domain
+from udabench.run.heritage import Heritage, find_heritage
 from udabench.run.plan import Plan, row_of
 
 
@@ -36,11 +38,17 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> bool:
     reads = list(_reads(plan))
     for read in reads:
         console.print("  " + read.text)
+    heritage = find_heritage(plan)
+    if heritage is not None:
+        console.print("\n[bold]Would take over[/]")
+        for line in _taken_over(heritage):
+            console.print("  " + line, markup=False)
     console.print("\n[bold]Would write[/]")
     for each in plans:
         console.print(f"  {runs / each.folder_name}/", markup=False)
     console.print("\n[bold]Estimated[/]")
-    for line in _costs(plan, len(plans)):
+    images = {domain: read.images for domain, read in zip(DOMAINS, reads, strict=False) if not read.missing}
+    for line in _costs(plan, len(plans), runs, images, heritage):
         console.print("  " + line)
     missing = [read.name for read in reads if read.missing]
     if missing:
@@ -94,11 +102,15 @@ def _experiment(config: RunConfig) -> dict[str, object]:
     return {key: value for key, value, info in config.leaves() if extra_of(info, "hashed", True)}
 
 
+DOMAINS: tuple[Domain, ...] = ("source", "target")
+
+
 class Read(NamedTuple):
-    """A split that the run reads: its name, what is said of it."""
+    """A split that the run reads: its name, what is said of it, its images. Those of the domains come first."""
 
     name: str
     text: str
+    images: int = 0
     missing: bool = False
 
 
@@ -118,7 +130,7 @@ def _reads(plan: Plan) -> Iterator[Read]:
         try:
             dataset = open_dataset(plan.registry, name, split, data.roots, options)
             where = f" from {dataset.root}" if dataset.root else ", generated"
-            yield Read(split_name, escape(f"{split_name}: {len(dataset)} images{where}"))
+            yield Read(split_name, escape(f"{split_name}: {len(dataset)} images{where}"), len(dataset))
         except UserError as error:
             # The advice is long: once for each data set.
             advice = str(error) if name not in said else str(error).partition("\n")[0]
@@ -127,20 +139,34 @@ def _reads(plan: Plan) -> Iterator[Read]:
             yield Read(split_name, text, missing=True)
 
 
-def _costs(plan: Plan, runs: int) -> Iterator[str]:
+def _taken_over(heritage: Heritage) -> Iterator[str]:
+    """What of the run that this one begins from, and where its own training begins."""
+    path = heritage.ancestor.folder.path
+    if not heritage.stages:
+        assert heritage.initial is not None
+        yield f"{path}: the weights of {heritage.initial.source}, for every network without weights of its own"
+        return
+    yield f"{path}: {', '.join(heritage.stages)} ({heritage.iterations} steps), with state and artefacts"
+    yield f"training begins behind them: {heritage.next}"
+
+
+def _costs(
+    plan: Plan, runs: int, place: Path, images: Mapping[Domain, int], heritage: Heritage | None
+) -> Iterator[str]:
+    from udabench.run.disk import free_space
     from udabench.run.estimate import estimate
 
-    cost = estimate(plan)
-    kept = plan.config.engine.keep_checkpoints + 1
+    cost = estimate(plan, images, 0 if heritage is None else len(heritage.stages))
     times = f" x {runs} runs" if runs > 1 else ""
     yield f"parameters  {cost.parameters / 1e6:.1f} million trained"
-    yield f"disk        {kept * cost.checkpoint_bytes / 2**20:.0f} MiB of checkpoints ({kept} at most){times}"
+    yield f"disk        {cost.disk.described()}{times}; {free_space(place) / 2**30:.0f} GiB free"
     if cost.step_seconds is None or cost.step_flops is None:
         yield "time        not estimated: every stage reads what a pass over the data writes"
         return
-    hours = cost.step_seconds * plan.config.iterations / 3600
+    steps = plan.config.iterations - (0 if heritage is None else heritage.iterations)
+    hours = cost.step_seconds * steps / 3600
     yield (
-        f"time        about {_duration(hours)} for {plan.config.iterations} steps of {cost.step_flops / 1e9:.0f} GFLOP "
+        f"time        about {_duration(hours)} for {steps} steps of {cost.step_flops / 1e9:.0f} GFLOP "
         f"on this device ({cost.flops_per_second / 1e9:.0f} GFLOP/s in a matrix product){times}; within a factor of 3"
     )
 

@@ -24,7 +24,7 @@ BARS = "▁▂▃▄▅▆▇█"
 @click.option("--config", "with_config", is_flag=True, help="Every value with its origin.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="PNG", help="[<run>/curves.png]")
 def show(run: Path, with_config: bool, plot: Path | None) -> None:
-    """Status, curves and configuration of RUN."""
+    """Status, stages, curves and configuration of RUN."""
     from rich.console import Console
 
     from udabench.engine.folder import RunFolder
@@ -35,6 +35,7 @@ def show(run: Path, with_config: bool, plot: Path | None) -> None:
     if "config" not in info:
         raise UsageError(f"{run} is no run folder: it has no run.json with a configuration.")
     _print_status(console, folder, info)
+    _print_stages(console, folder, info)
     _print_config(console, info, with_config)
     curves = read_curves(folder.metrics)
     if not curves:
@@ -62,6 +63,19 @@ def _print_status(console: Console, folder: RunFolder, info: Mapping[str, Any]) 
         console.print(f"  not trained here; evaluate it: udabench evaluate {folder.path}", markup=False)
     elif info["status"] != "finished":
         console.print(f"  go on with: udabench resume {folder.path}", markup=False)
+
+
+def _print_stages(console: Console, folder: RunFolder, info: Mapping[str, Any]) -> None:
+    """What the run began from, and its stages (older run folders do not name them)."""
+    from udabench.cli.stages import stage_tree
+    from udabench.results import AncestorInfo
+    from udabench.run.standing import standings
+
+    if info.get("ancestor"):
+        console.print(f"  {AncestorInfo(**info['ancestor']).described()}", markup=False)
+    if stages := standings(folder):
+        console.print()
+        console.print(stage_tree(stages))
 
 
 def _print_config(console: Console, info: Mapping[str, Any], whole: bool) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 from udabench.method import Optimizer, Stage
 
-CALLS = ("step", "start", "prepare", "after_step")
-"""Functions: whether they are there can be told, what they do cannot."""
+LEFT_OUT = ("step", "start", "prepare", "after_step", "pixel_bytes")
+"""Functions, whose doings cannot be told, and what changes no training."""
 
 
 def declaration(stage: Stage) -> dict[str, Any]:
     """All of a stage that is no function. Lengths and learning rates are in it, parameters only by their number."""
-    plain = {field.name: getattr(stage, field.name) for field in fields(stage) if field.name not in CALLS}
+    plain = {field.name: getattr(stage, field.name) for field in fields(stage) if field.name not in LEFT_OUT}
     optimizers = {name: _optimizer(declared) for name, declared in stage.optimizers.items()}
     return {**_json(plain | {"optimizers": optimizers}), "prepare": stage.prepare is not None}
 

@@ -25,10 +25,17 @@ class StageEnds:
         """Where the end of a stage lies, if it does."""
         return self.folder / checked(stage)
 
-    def keep(self, stage: str, checkpoint: Path) -> None:
-        """Keep a checkpoint as the end of a stage. Raises DiskFull."""
-        found = open_checkpoint(checkpoint)
-        adopt_checkpoint(self.path(stage), found, found.state)
+    def keep(self, stage: str, checkpoint: Path, before: str | None = None) -> None:
+        """Keep a checkpoint as the end of a stage. Raises DiskFull.
+
+        Args:
+            before: the stage before it, whose weights it shares where the stage was a pass that changed none.
+        """
+        found = holder = open_checkpoint(checkpoint)
+        if before is not None and self.path(before).is_dir():
+            earlier = open_checkpoint(self.path(before))
+            holder = earlier if earlier.weights == found.weights else found
+        adopt_checkpoint(self.path(stage), holder, found.state)
 
     def forget(self, stages: Iterable[str]) -> None:
         """Those that a run which goes on from an older checkpoint makes anew."""

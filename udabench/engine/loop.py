@@ -197,7 +197,8 @@ class Trainer:
         """The last stage's is the last checkpoint."""
         if leads() and index + 1 < len(self.stages):
             last = self.checkpoints.folder / str(self.counters.total)
-            self.ends.keep(self.stages[index].name, last)
+            before = self.stages[index - 1].name if index else None
+            self.ends.keep(self.stages[index].name, last, before)
 
     def _run_pass_alone(self, stage: Stage) -> None:
         """A stage without iterations: what it left in the method is saved, though no step was made."""

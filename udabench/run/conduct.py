@@ -35,6 +35,7 @@ from udabench.errors import UsageError
 from udabench.evaluate.evaluator import limited
 from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.results import AncestorInfo, Cost, NetworkInfo, Record, Scored, make_record, read_record, write_record
+from udabench.run.disk import check_space, disk_use, free_space
 from udabench.run.evaluated import evaluated
 from udabench.run.heritage import find_heritage
 from udabench.run.initial import read_initial
@@ -159,6 +160,7 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     check_free(folder)
     heritage = find_heritage(plan)
     opened = open_plan(plan, None if heritage is None else heritage.initial)
+    _check_disk(opened, folder, 0 if heritage is None else len(heritage.stages))
     with folder.lock():
         check_free(folder)
         if heritage is not None and leads():
@@ -168,6 +170,16 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
         ancestor = None if heritage is None else heritage.described()
         folder.update_run(**describe(plan), weights=initial_weights(opened.method), stages=stages, ancestor=ancestor)
         return _carry_out(opened, folder)
+
+
+def _check_disk(opened: Opened, folder: RunFolder, taken: int) -> None:
+    """Say what the run will take. Raises UserError where there is less."""
+    images = {domain: len(dataset) for domain, dataset in opened.training.items()}
+    use = disk_use(opened.method, opened.plan.config, images, taken)
+    if leads():
+        check_space(use, folder.path)
+        said = f"disk  {use.described()}; {free_space(folder.path) / 2**30:.0f} GiB free"
+        Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 
 def check_free(folder: RunFolder) -> None:
@@ -245,7 +257,7 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     opened.method.eval()
     try:
         with evaluation_progress() as progress:
-            scored = scorer.final(opened.method, progress, plan.config.iterations)
+            scored = scorer.final(opened.method, progress, result.iterations)
     except BaseException:
         # The weights are stored: what failed can be repeated with `resume`.
         folder.update_run(status="failed")

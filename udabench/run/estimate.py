@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,15 +21,14 @@ from udabench.engine.seeding import seed_everything
 from udabench.engine.stages import read_stages
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
-from udabench.method import Batch, Context, Method, Optimizer, Samples, Stage
+from udabench.method import Batch, Context, Domain, Method, Samples, Stage
+from udabench.run.disk import DiskUse, disk_use
 from udabench.run.plan import Plan
 from udabench.run.setup import RunSetup, build_method, check_crop
 from udabench.size import Size
 
 PROBE_SIDE = 64
 """Side of the crop on which a step's operations are counted; they grow with the crop's area."""
-STATE_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}
-"""Values that an optimiser keeps for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,14 @@ class Estimate:
 
     Attributes:
         parameters: trained ones.
-        checkpoint_bytes: one checkpoint; a run keeps some of them.
+        disk: what it takes of the disk at most.
         step_flops: operations of one step, forward and backward, on average over the stages that could be measured;
             None where none could (each reads what an earlier pass has written).
         flops_per_second: what this device reached in a large matrix product.
     """
 
     parameters: int
-    checkpoint_bytes: int
+    disk: DiskUse
     step_flops: float | None
     flops_per_second: float
 
@@ -55,21 +54,23 @@ class Estimate:
         return None if self.step_flops is None else 3 * self.step_flops / self.flops_per_second
 
 
-def estimate(plan: Plan) -> Estimate:
-    """Builds the method with random weights and counts the operations of a step of each stage on a small crop."""
+def estimate(plan: Plan, images: Mapping[Domain, int] = {}, taken: int = 0) -> Estimate:
+    """Builds the method with random weights and counts the operations of a step of each stage on a small crop.
+
+    ``images``, ``taken``: see :func:`udabench.run.disk.disk_use`.
+    """
     config = _small(plan.config)
     seed_everything(config.seed, "estimate")
     method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
     check_crop(method, plan.config)
-    optimizers = [_state_bytes(stage) for stage in method.stages()]
+    disk = disk_use(method, plan.config, images, taken)
     counted = {stage.name: _step_flops(plan, config, method, index) for index, stage in enumerate(method.stages())}
     measured = [(stage.iterations, flops) for stage in method.stages() if (flops := counted[stage.name]) is not None]
     scale = _scale(plan.config) * plan.config.engine.accumulate
-    state = sum(t.numel() * t.element_size() for t in method.state_dict().values())
     total = sum(iterations for iterations, _ in measured)
     return Estimate(
         parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        checkpoint_bytes=state + max(optimizers),
+        disk=disk,
         step_flops=scale * sum(iterations * flops for iterations, flops in measured) / total if total else None,
         flops_per_second=_matrix_speed(choose_device(plan.config.engine.device)),
     )
@@ -129,14 +130,6 @@ def _convolution_backward(
 
 FORMULAS = {torch.ops.aten.convolution_backward: _convolution_backward}
 """torch's own formula counts the weights' gradient of a depthwise convolution as that of a full one."""
-
-
-def _state_bytes(stage: Stage) -> int:
-    return sum(_values(optimizer) * STATE_COPIES[optimizer.kind] for optimizer in stage.optimizers.values())
-
-
-def _values(optimizer: Optimizer) -> int:
-    return sum(p.numel() * p.element_size() for group in optimizer.groups for p in group.parameters)
 
 
 def random_batch(plan: Plan, stage: Stage, target_labels: bool, crop: Size) -> Batch:

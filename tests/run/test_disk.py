@@ -1,0 +1,85 @@
+"""What a run takes of the disk: counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import pytest
+import torch
+
+from udabench.config import RunConfig
+from udabench.errors import UserError
+from udabench.method import Group, Method, Optimizer, Stage
+from udabench.run import disk
+from udabench.run.disk import DiskUse, check_space, disk_use, free_space
+
+
+class Writer(Method):
+    """100 values of 4 bytes, 10 of them a buffer; two passes of labels in one stage, one of soft labels before it."""
+
+    kind: ClassVar[Any] = "adam"
+
+    def __init__(self) -> None:
+        super().__init__(None, None)  # type: ignore[arg-type]
+        self.weight = torch.nn.Parameter(torch.zeros(90))
+        self.register_buffer("prototypes", torch.zeros(10))
+
+    def stages(self) -> list[Stage]:
+        optimizers = {"segmenter": Optimizer(self.kind, [Group([self.weight], 0.1)])}
+        return [
+            Stage("warm", 5, optimizers=optimizers),
+            Stage("soft", 0, domains=("target",), prepare=lambda workspace: None, pixel_bytes=9),
+            Stage("adapt", 8, optimizers=optimizers, prepare=lambda workspace: None, prepare_every=4),
+        ]
+
+    def predict(self, samples: Any) -> torch.Tensor:
+        return self.weight
+
+
+CONFIG = RunConfig(
+    method="writer",
+    source="a",
+    data={"target_size": "16x8", "source_size": "16x8", "crop": "8x8"},
+    engine={"keep_checkpoints": 2},
+)
+
+
+def test_checkpoints_ends_and_artefacts_are_counted() -> None:
+    use = disk_use(Writer(), CONFIG, {"source": 7, "target": 5})
+    assert use.checkpoint == 400 + 2 * 360
+    assert use.checkpoints == 3 * 1120
+    assert use.ends == 2 * 400
+    assert (use.passes, use.artefacts) == (3, 5 * 128 * 9 + 2 * 5 * 128 // 16)
+    assert use.total == 3360 + 800 + 5760 + 80
+    assert (
+        use.described()
+        == "0.0 MiB at most (checkpoints 0.0 MiB, ends of stages 0.0 MiB, artefacts of 3 passes 0.0 MiB)"
+    )
+
+
+def test_what_is_taken_over_takes_nothing() -> None:
+    use = disk_use(Writer(), CONFIG, {"target": 5}, taken=2)
+    assert (use.ends, use.passes, use.artefacts) == (0, 2, 80)
+
+
+def test_images_that_cannot_be_counted_are_said_to_be() -> None:
+    use = disk_use(Writer(), CONFIG, {})
+    assert use.artefacts is None
+    assert use.total == 3360 + 800
+    assert "artefacts of 3 passes unknown: the images cannot be counted" in use.described()
+
+
+class Usage(NamedTuple):
+    free: int
+
+
+def test_a_run_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use = DiskUse(2**20, 300 * 2**20, 0, 20 * 2**20, 1)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 2**20))
+    place = tmp_path / "not" / "yet" / "there"
+    assert free_space(place) == 320 * 2**20
+    check_space(use, place)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 2**20 - 1))
+    with pytest.raises(UserError, match=r"needs 320 MiB at most .*artefacts of 1 pass 20 MiB.* only 320 MiB are free"):
+        check_space(use, place)
