@@ -33,7 +33,10 @@ class Prototypes(NamedTuple):
 
 
 def nearest_cells(length: int, size: int, device: torch.device) -> Tensor:
-    """The place among ``length`` that nearest upsampling to ``size`` reads for each of its own: size int64."""
+    """The place among ``length`` that nearest upsampling to ``size`` reads for each of its own: size int64.
+
+    As torch does it in float32, where a place on the border of two cells may be rounded into the one before.
+    """
     places = torch.arange(length, dtype=torch.float32, device=device)
     return F.interpolate(places[None, None], size, mode="nearest")[0, 0].long()
 
