@@ -13,6 +13,7 @@ from udabench.errors import UsageError
 from udabench.hookspecs import Entry
 from udabench.registry import Registry
 from udabench.resolve import Layer, Resolved, layer_of, resolve
+from udabench.run.addons import unfold
 from udabench.run.nesting import Nest, find_methods, find_presets
 
 METHOD = """
@@ -229,3 +230,99 @@ def test_a_run_folder_gives_the_same_configuration(methods: Make) -> None:
 def test_what_cannot_be_nested(methods: Make, name: str, said: dict[str, Any], error: str) -> None:
     with pytest.raises(UsageError, match=error):
         run(methods(), name, **said)
+
+
+# Add-ons
+
+
+def beside(registry: Registry, name: str, addons: Any, preset: str | None = None, **said: Any) -> Resolved:
+    """``--method name --set addons=...``"""
+    values = {"method": name, "addons": addons, **{key.replace("__", "."): value for key, value in said.items()}}
+    layers = [Layer("command line", {key: value for key, value in values.items() if value is not None})]
+    outermost, unfolded = unfold(registry, name, preset, layers)
+    nest = find_presets(registry, outermost, preset, unfolded)
+    return resolve(nest.settings, [*map(layer_of, nest.presets), *unfolded])
+
+
+@pytest.mark.parametrize("addons", ["shell,crust", "shell, crust", ["shell", "crust"]])
+def test_add_ons_are_the_wrappers_around_a_method(methods: Make, addons: Any) -> None:
+    registry = methods(**QUICK)
+    said = {"heat": 3, "shine": 4, "salt": 5, "optim__lr": 0.2}
+    found = beside(registry, "core", addons, "quick", **said)
+    same = run(registry, "crust", "quick", inner="shell", inner_settings__inner="core", **said)[0]
+    assert found.config.methods == ("crust", "shell", "core")
+    assert found.config.title == "core + shell + crust"
+    assert found.config.model_dump() == same.config.model_dump()
+    assert found.config.hash == same.config.hash
+    assert found.origins["method"] == found.origins["settings.inner"] == "addons, command line"
+
+
+@pytest.mark.parametrize("addons", [None, [], ""])
+def test_no_add_ons_are_no_wrappers(methods: Make, addons: Any) -> None:
+    registry = methods()
+    assert beside(registry, "core", addons, heat=2).config.hash == run(registry, "core", heat=2)[0].config.hash
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"shared": 3, "options__a": 1},
+        {"settings__shared": 3, "settings__options__a": 1},
+        {"settings": {"shared": 3, "options": {"a": 1}}},
+    ],
+    ids=["short", "full", "nested"],
+)
+def test_what_is_said_of_the_method_stays_the_methods(methods: Make, said: dict[str, Any]) -> None:
+    """Also where an add-on has a key of that name."""
+    settings = beside(methods(), "core", "shell", **said).config.model_dump()["settings"]
+    assert (settings["shared"], settings["options"]) == (0, {})
+    assert (settings["inner_settings"]["shared"], settings["inner_settings"]["options"]) == (3, {"a": 1})
+
+
+def test_an_add_on_around_a_wrapper(methods: Make) -> None:
+    found = beside(methods(), "shell", "crust", inner="other", cold=2, inner_settings__shared=4).config
+    assert found.methods == ("crust", "shell", "other")
+    inner = found.model_dump()["settings"]["inner_settings"]["inner_settings"]
+    assert (inner["cold"], inner["shared"]) == (2, 4)
+
+
+def test_a_wrapper_may_be_registered_under_another_name(methods: Make) -> None:
+    registry = methods()
+    registry.methods.add("other_addon", Entry("toy_shell.method:Shell"), "toy")
+    config = beside(registry, "core", "other").config
+    assert (config.methods, config.title) == (("other_addon", "core"), "core + other")
+    assert beside(registry, "core", "other_addon").config.hash == config.hash
+
+
+def test_a_preset_may_name_add_ons(methods: Make) -> None:
+    registry = methods(
+        core={"row": "{extends: base, values: {shine: 7, settings: {heat: 6}}}", "base": "{values: {addons: [shell]}}"},
+        shell={"default": "{values: {shine: 2}}"},
+    )
+    config = beside(registry, "core", None, "row").config
+    settings = config.model_dump()["settings"]
+    assert (config.methods, settings["shine"], settings["inner_settings"]["heat"]) == (("shell", "core"), 7, 6)
+    assert run(registry, "shell", "row", inner="core")[0].config.hash == config.hash
+    with pytest.raises(UsageError, match=r"Unknown key 'shine' \(preset row\)"):
+        beside(registry, "core", [], "row")
+    with pytest.raises(UsageError, match="Preset row of core needs the add-ons shell: say --method core --preset row"):
+        run(registry, "crust", "row", inner="core")
+
+
+@pytest.mark.parametrize(
+    ("addons", "said", "error"),
+    [
+        ("shel", {}, r"Unknown add-on 'shel'\. Did you mean 'shell'\? Known: crust, shell\."),
+        ("other", {}, r"addons: other is no add-on, it wraps no other method\. Add-ons: crust, shell\."),
+        ("shell,crust,shell", {}, r"addons names shell twice\. Name each add-on once\."),
+        (3, {}, "addons = 3: names of add-ons are wanted"),
+        ({"shell": 1}, {}, "names of add-ons are wanted"),
+        (["shell", None], {}, "names of add-ons are wanted"),
+        ("shell", {"inner": "other"}, r"inner = other \(command line\): with these add-ons shell is around core\."),
+        ("shell", {"heat": 11}, "settings.inner_settings.heat = 11 apples"),
+        ("shell", {"haet": 1}, r"Unknown key 'haet' \(command line\)"),
+    ],
+)
+def test_what_is_no_list_of_add_ons(methods: Make, addons: Any, said: dict[str, Any], error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        beside(methods(), "core", addons, **said)

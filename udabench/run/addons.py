@@ -47,7 +47,9 @@ def unfold(registry: Registry, method: str, preset: str | None, layers: Sequence
 
 def addon_names(registry: Registry, value: Any) -> list[str]:
     """The registered names of the wrappers that a value of ``addons`` names. Raises UsageError."""
-    named = value.split(",") if isinstance(value, str) else value or []
+    named = [] if value is None else value
+    if isinstance(named, str):
+        named = named.split(",") if named else []
     if not isinstance(named, list | tuple) or not all(isinstance(name, str) for name in named):
         raise UsageError(f"{ADDONS} = {value!r}: names of add-ons are wanted, such as {ADDONS}=sam or [sam, mic].")
     found = [_find(registry, name.strip()) for name in named]
