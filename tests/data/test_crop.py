@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from udabench.data.crop import REDRAWS, Place, Window, cut_pixels, draw_place, draw_until, varied
+from udabench.data.crop import REDRAWS, Place, Window, cut_pixels, draw_place, draw_until, place_around, varied
 from udabench.data.randomness import rng_at
 from udabench.size import Size
 
@@ -20,6 +20,20 @@ def test_the_crop_lies_in_its_context() -> None:
         assert 0 <= context.left <= 16
         assert context.top <= crop.top <= context.top + 4
         assert context.left <= crop.left <= context.left + 16
+
+
+def test_a_smaller_picture_is_where_crop_and_context_begin() -> None:
+    """Of 10 x 30 pixels, with a context of 24 x 24 and a crop of 8 x 12; and of 6 x 30, lower than the crop."""
+    places = [draw_place(Size(10, 30), Size(8, 12), Size(24, 24), rng_at(i)) for i in range(300)]
+    assert {(place.context.top, place.crop.top) for place in places} == {(0, top) for top in range(3)}
+    assert {place.context.left for place in places} == set(range(7))
+    assert {place.crop.left - place.context.left for place in places} == set(range(13))
+    low = [draw_place(Size(6, 30), Size(8, 12), Size(24, 24), rng_at(i)).crop for i in range(20)]
+    assert {crop.top for crop in low} == {0}
+    assert draw_place(Size(6, 5), Size(8, 12), None, rng_at(0)).crop == Window(0, 0, 8, 12)
+    around = place_around((5, 29), Size(6, 30), Size(8, 12), Size(24, 24), rng_at(0))
+    assert around.crop == Window(0, 18, 8, 12)
+    assert (around.context.top, around.context.left) == (0, 6)
 
 
 def test_varied_by_hand() -> None:

@@ -57,7 +57,6 @@ def test_doubling_by_hand() -> None:
 def test_what_lies_beyond_the_image_is_padding() -> None:
     image, label = np.full((8, 8, 3), 200, np.uint8), np.full((8, 8), 7, np.uint8)
     cutter, window = Cutter(Size(8, 8), Size(4, 6)), Window(0, 2, 5, 5)
-    assert cutter.room(Size(5, 5)) == Size(5, 6)
     inside = torch.zeros(5, 5, dtype=torch.bool)
     inside[:4, :4] = True
     assert torch.equal(cutter.valid(window, False), inside)

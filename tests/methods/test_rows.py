@@ -60,6 +60,17 @@ def test_every_row_makes_two_steps(method, preset, tmp_path):
         assert losses[-1]
 
 
+@pytest.mark.parametrize("method", [entry.name for entry in REGISTRY.methods])
+def test_every_method_steps_on_padded_crops(method, tmp_path):
+    """Images are scaled to a quarter of the crop: the rest is padding."""
+    subject = Subject(method, None, tmp_path, {"data.scale": [0.25], **_small(method, "quick", tmp_path)}, "quick")
+    built = subject.build()
+    for opened in subject.open(built):
+        shown = [half for half in opened.batch(0) if half is not None]
+        assert all(half.valid is not None and 0 < half.valid.float().mean() < 0.5 for half in shown)
+        assert run_step(built, opened, 0)
+
+
 def _small(method: str, preset: str, folder: Path) -> dict[str, object]:
     """What else a row needs at this size: its wrappers around the fake network, pictures where it reads some."""
     config = rows.row(method, preset).config

@@ -122,13 +122,12 @@ class DomainBatches:
     def _place(
         self, cutter: Cutter, label: Pixels | None, layers: Mapping[str, Tensor], draw: Draw, rng: np.random.Generator
     ) -> Place:
-        room = cutter.room(self.context or self.crop)
         pixel = None if self.mined is None else self.mined.find(layers[self.mined.layer], rng)
         if pixel is not None:
-            return place_around(cutter.scale(*pixel), room, self.crop, self.context, rng)
+            return place_around(cutter.scale(*pixel), cutter.scaled, self.crop, self.context, rng)
 
         def anywhere() -> Place:
-            return draw_place(room, self.crop, self.context, rng)
+            return draw_place(cutter.scaled, self.crop, self.context, rng)
 
         if label is None:
             return anywhere()

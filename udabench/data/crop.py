@@ -42,34 +42,38 @@ class Place(NamedTuple):
 
 
 def draw_place(size: Size, crop: Size, context: Size | None, rng: np.random.Generator) -> Place:
-    """Uniformly: the context in the picture, then the crop in the context."""
+    """Uniformly: the context in the picture, then the crop in the context. Where the picture is smaller than one of
+    them, that one begins at its border; a crop lies in the picture as far as it fits there."""
     outer = _draw(size, context or crop, rng)
     if context is None:
         return Place(outer, outer)
-    inner = _draw(context, crop, rng)
+    left = Size(*(min(part, whole - start) for part, whole, start in zip(context, size, outer, strict=False)))
+    inner = _draw(left, crop, rng)
     return Place(inner._replace(top=outer.top + inner.top, left=outer.left + inner.left), outer)
 
 
 def place_around(
     pixel: tuple[int, int], size: Size, crop: Size, context: Size | None, rng: np.random.Generator
 ) -> Place:
-    """The crop centred on a pixel as far as it stays in the picture; the context around it uniformly."""
+    """The crop centred on a pixel as far as it stays in the picture; the context around it uniformly. Where the picture
+    is smaller than one of them, that one begins at its border."""
     top, left = (
-        min(max(0, centre - part // 2), whole - part) for centre, part, whole in zip(pixel, crop, size, strict=True)
+        min(max(0, centre - part // 2), max(0, whole - part))
+        for centre, part, whole in zip(pixel, crop, size, strict=True)
     )
     inner = Window(top, left, *crop)
     if context is None:
         return Place(inner, inner)
     top, left = (
-        int(rng.integers(max(0, start + part - outer), min(start, whole - outer) + 1))
+        int(rng.integers(max(0, start + part - outer), min(start, max(0, whole - outer)) + 1))
         for start, part, outer, whole in zip((top, left), crop, context, size, strict=True)
     )
     return Place(inner, Window(top, left, *context))
 
 
 def _draw(size: Size, part: Size, rng: np.random.Generator) -> Window:
-    top = int(rng.integers(size.height - part.height + 1))
-    left = int(rng.integers(size.width - part.width + 1))
+    top = int(rng.integers(max(0, size.height - part.height) + 1))
+    left = int(rng.integers(max(0, size.width - part.width) + 1))
     return Window(top, left, part.height, part.width)
 
 

@@ -36,10 +36,6 @@ class Cutter:
     size: Size
     scaled: Size
 
-    def room(self, least: Size) -> Size:
-        """Where windows of size ``least`` can be drawn: the scaled image, padded where it is smaller."""
-        return Size(max(self.scaled.height, least.height), max(self.scaled.width, least.width))
-
     def image(self, image: Pixels, window: Window, mirror: bool) -> Tensor:
         """H W 3 -> 3 h w."""
         if self._plain:
