@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from udabench.analysis.stored_labels import Found
     from udabench.analysis.walk import Finding
 
 SEVERAL = Path("analysis")
@@ -36,6 +37,9 @@ SEVERAL = Path("analysis")
 )
 @click.option("--set", "overrides", multiple=True, metavar="ANALYSIS.KEY=VALUE", help="A key of an analysis.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="[<run>/analysis; of several ./analysis]")
+@click.option("--pseudo-labels", "stored", is_flag=True,
+    help="Look at the labels that the run has stored instead: a table and pictures of each version.",
+)  # fmt: skip
 @plugin_option
 @device_option
 def analyze(
@@ -47,6 +51,7 @@ def analyze(
     limit: int | None,
     overrides: tuple[str, ...],
     out: Path | None,
+    stored: bool,
     plugins: tuple[Path, ...],
     device: str | None,
 ) -> None:
@@ -69,6 +74,9 @@ def analyze(
     from udabench.analysis.walk import carry_out
     from udabench.resolve import parse_overrides
 
+    if stored:
+        _look_at_stored(runs, out, limit, plugins, {"--only": only, "--predictor": predictor, "--set": overrides})
+        return
     console = Console(highlight=False, soft_wrap=True)
     names = [name.strip() for name in only.split(",") if name.strip()] if only is not None else None
     study = open_study(
@@ -84,6 +92,50 @@ def analyze(
     write_report(study, findings, folder)
     _print(console, findings)
     console.print(f"tables and pictures  {folder}", markup=False)
+
+
+def _look_at_stored(
+    runs: Sequence[Path], out: Path | None, limit: int | None, plugins: tuple[Path, ...], unused: Mapping[str, object]
+) -> None:
+    """A table and a folder of pictures for each run."""
+    from rich.console import Console
+
+    from udabench.analysis.stored_labels import look_at, write_found
+    from udabench.errors import UsageError
+
+    given = [option for option, value in unused.items() if value]
+    if given:
+        raise UsageError(f"{given[0]} is for analyses of a network; --pseudo-labels asks none. Leave one of them out.")
+    console = Console(highlight=False, soft_wrap=True)
+    for run in runs:
+        with _progress() as progress:
+            found = look_at(run, plugins, limit, progress)
+        folder = run / "analysis" if out is None else out if len(runs) == 1 else out / run.name
+        write_found(found, folder)
+        console.print(_stored_table(found))
+        for one in found:
+            if one.foreign:
+                names = ", ".join(one.foreign[:3])
+                console.print(
+                    f"[yellow]warning:[/] {one.version.folder}: of no training image: {names}", soft_wrap=True
+                )
+        console.print(f"table and pictures  {folder}", markup=False)
+
+
+def _stored_table(found: Sequence[Found]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title="stored pseudo-labels", title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column("")
+    for column in ("images", "density", "accuracy", "mIoU"):
+        table.add_column(column, justify="right")
+    for one in found:
+        scores = one.tally.scores()
+        values = [float(scores[name]) for name in ("density", "accuracy", "miou")]
+        table.add_row(one.version.title, str(one.images), *map(_number, values))
+    return table
 
 
 @contextmanager
