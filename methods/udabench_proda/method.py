@@ -32,7 +32,7 @@ from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
 from udabench.parts.losses import cross_entropy, segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
-from udabench.parts.soft_maps import cut_map, unpack_map
+from udabench.parts.soft_maps import BYTES, cut_map, unpack_map
 from udabench.size import Size
 from udabench.world import per_rank
 from udabench_proda.config import ProDAConfig
@@ -101,9 +101,10 @@ class ProDA(Method):
         return Stage("warmup", iterations, self.warm_up, optimizers, domains=("source",))
 
     def _prototypes(self) -> Stage:
-        classes = self.setup.task.classes
-        prepare = PrototypePass(self._network(0), self.prototypes, classes, self.config.soft_classes)
-        return Stage("prototypes", 0, domains=("target",), prepare=prepare)
+        network, classes = self._network(0), self.setup.task.classes
+        prepare = PrototypePass(network, self.prototypes, classes, self.config.soft_classes)
+        cell = BYTES * min(self.config.soft_classes, len(classes))
+        return Stage("prototypes", 0, domains=("target",), prepare=prepare, pixel_bytes=cell / network.output_stride**2)
 
     def _stage_1(self, iterations: int) -> Stage:
         return Stage(

@@ -21,9 +21,11 @@ from udabench.method import Group, Loss, Optimizer, Probe, Remark, Scalar
 from udabench.parts.soft_maps import pack_map, unpack_map
 from udabench.plugins import import_file
 from udabench.presets import presets_of
+from udabench.size import Size
 from udabench.testing import check_method, fake_registry, fake_setup
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+rows = import_file(Path(__file__).with_name("rows.py"))
 CLASSES, CHANNELS = 19, 8
 GRID = (8, 12)
 
@@ -591,13 +593,27 @@ def test_prototypes_are_of_what_the_classifier_reads():
 
 
 def test_published_figures():
-    rows = {name: preset.published for name, preset in presets_of(fake_registry().methods.describe("proda")).items()}
-    gta5 = {name: row["gta5-cityscapes"]["mIoU19"] for name, row in rows.items() if row and "gta5-cityscapes" in row}
+    presets = presets_of(rows.REGISTRY.methods.describe("proda"))
+    published = {name: preset.published or {} for name, preset in presets.items()}
+    gta5 = {name: row["gta5-cityscapes"]["mIoU19"] for name, row in published.items() if "gta5-cityscapes" in row}
     stages = {"stage1": 53.7, "stage2": 56.9}
     assert gta5 == stages | {f"release-{k}": v for k, v in stages.items()} | {"default": 57.5, "release": 57.5}
-    synthia = {name: row["synthia-cityscapes"] for name, row in rows.items() if row and "synthia-cityscapes" in row}
+    synthia = {name: row["synthia-cityscapes"] for name, row in published.items() if "synthia-cityscapes" in row}
     assert synthia["synthia"] == {"mIoU16": 55.5, "mIoU13*": 62.0}
     assert synthia["synthia-stage1"] == {"mIoU16": 51.9, "mIoU13*": 58.5}
+
+
+def test_quick_takes_the_data_sets_own_sizes():
+    """Where the default states others: null means what a data set usually has."""
+    sizes = [rows.row("proda", preset).config.data.target_size for preset in (None, "quick")]
+    assert sizes == [Size(1024, 2048), rows.REGISTRY.datasets.get("cityscapes").train_size]
+    assert sizes[0] != sizes[1]
+
+
+def test_the_pass_declares_what_it_writes():
+    """Six of the 19 classes in 3 bytes each, of each cell of 4 x 4 pixels."""
+    assert stage_of(build(), "prototypes").pixel_bytes == 18 / 16
+    assert stage_of(build(soft_classes=40), "prototypes").pixel_bytes == 57 / 16
 
 
 @pytest.mark.parametrize(

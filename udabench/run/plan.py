@@ -98,8 +98,9 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
         preset = source_set.default_preset
     method, said = unfold(registry, request.method, preset, _request_layers(request, preset))
     nest = find_presets(registry, method, preset, said)
-    layers = [user_layer(), _size_layer(request, source_set, target_set), *map(layer_of, nest.presets), *said]
-    resolved = with_ancestor(resolve(nest.settings, layers, registry.datasets.names()))
+    sizes = _size_layer(request, source_set, target_set)
+    layers = [user_layer(), sizes, *map(layer_of, nest.presets), *said]
+    resolved = with_ancestor(_resolve_sized(nest, layers, sizes, registry.datasets.names()))
     return _plan(registry, resolved, nest, source_set, target_set, plugin_files)
 
 
@@ -121,8 +122,8 @@ def row_of(plan: Plan) -> RunConfig:
     request = Request(owner, config.source, config.target, config.preset)
     method, said = unfold(plan.registry, owner, config.preset, _request_layers(request, config.preset))
     nest = find_presets(plan.registry, method, config.preset, said)
-    layers = [_size_layer(request, plan.source_set, plan.target_set), *map(layer_of, nest.presets), *said]
-    return resolve(nest.settings, layers).config
+    sizes = _size_layer(request, plan.source_set, plan.target_set)
+    return _resolve_sized(nest, [sizes, *map(layer_of, nest.presets), *said], sizes).config
 
 
 def plan_from_values(
@@ -177,6 +178,14 @@ def _methods(registry: Registry) -> Iterator[tuple[str, type[Method]]]:
             yield known.name, registry.methods.get(known.name)
         except PluginError:
             continue
+
+
+def _resolve_sized(nest: Nest, layers: Sequence[Layer], sizes: Layer, datasets: Sequence[str] = ()) -> Resolved:
+    """The configuration, with the data sets' usual sizes also where a preset says null, over another preset's."""
+    resolved = resolve(nest.settings, layers, datasets)
+    data = resolved.config.data
+    unsaid = {key: size for key, size in sizes.values.items() if getattr(data, key.removeprefix("data.")) is None}
+    return resolve(nest.settings, [*layers, replace(sizes, values=unsaid)], datasets) if unsaid else resolved
 
 
 def _size_layer(request: Request, source_set: type[Dataset], target_set: type[Dataset]) -> Layer:
