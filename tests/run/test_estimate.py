@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from udabench.errors import DataError
 from udabench.method import Batch, Loss, Method, Samples, Stage, Workspace
 from udabench.run.estimate import FORMULAS, Estimate, estimate
 from udabench.testing.subject import Subject
@@ -60,6 +61,14 @@ class Layered(OneLayer):
     layers: ClassVar[Any] = {"pseudo": ("target", "pseudo")}
 
 
+class Filed(OneLayer):
+    """Reads a file for each image."""
+
+    def step(self, batch: Batch, iteration: int, rng: torch.Generator) -> Generator[Loss, None, None]:
+        raise DataError("there is no file 'probe-0.png'")
+        yield from super().step(batch, iteration, rng)
+
+
 def of(method: type[Method], folder: Path, **values: Any) -> Estimate:
     return estimate(Subject(method, None, folder, {"engine.device": "cpu", **values}).plan)
 
@@ -73,8 +82,9 @@ def test_a_step_is_counted_as_in_a_run(tmp_path: Path) -> None:
     assert small.step_seconds == pytest.approx(3 * small.step_flops / small.flops_per_second)
 
 
-def test_a_stage_with_layers_is_not_estimated(tmp_path: Path) -> None:
-    found = of(Layered, tmp_path)
+@pytest.mark.parametrize("method", [Layered, Filed])
+def test_a_stage_that_reads_files_is_not_estimated(tmp_path: Path, method: type[Method]) -> None:
+    found = of(method, tmp_path)
     assert found.step_flops is None
     assert found.step_seconds is None
     assert found.parameters > 0

@@ -21,6 +21,7 @@ from udabench.engine.seeding import seed_everything
 from udabench.engine.stages import read_stages
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
+from udabench.errors import DataError
 from udabench.method import Batch, Context, Domain, Method, Samples, Stage
 from udabench.run.disk import DiskUse, disk_use
 from udabench.run.plan import Plan
@@ -92,7 +93,8 @@ def _scale(config: RunConfig) -> float:
 
 
 def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> float | None:
-    """Of one step of a stage, entered as in a run; None where it reads layers, or has no steps."""
+    """Of one step of a stage, entered as in a run; None where it has no steps, or reads what noise has not:
+    layers, files by the images' names."""
     start = method.stages()[index].start
     if start is not None:
         start()
@@ -105,7 +107,10 @@ def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> fl
     stepper = Stepper(stage, config, cpu, optimizers, Finiteness(), Referee(len(classes)), Watchdog(classes.names))
     batch = random_batch(plan, stage, method.target_labels, Size(PROBE_SIDE, PROBE_SIDE))
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
-        stepper.step([batch], 0, Notes(1))
+        try:
+            stepper.step([batch], 0, Notes(1))
+        except DataError:
+            return None
     return float(counter.get_total_flops())
 
 
