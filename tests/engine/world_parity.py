@@ -41,6 +41,7 @@ MORE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mic": ("mic", {}),
     "mic-hrda": ("mic", {"network.name": "hrda:fake", "network.options": {"dropout": 0.0, "attention": "deeplabv2"}}),
     "t2sda-unequal": ("t2sda", {**PULL, "data.target_batch": 2}),
+    "bicl": ("bicl", {"threshold": 0.5, "momentum": 0.9, "refresh_every": 2, "warmup_share": 0.2, "distil_share": 0.2}),
     "t2sda-jitter": ("t2sda", {**PULL, "translator": "color_jitter", "mix_scope": "image", "weight_scope": "batch"}),
 }
 LEARNING: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -74,8 +75,8 @@ def ended(plan: Plan, folder: Path) -> dict[str, str]:
     """The state with which this rank ends a run, in short."""
     opened: list[conduct.Opened] = []
 
-    def open_plan(plan: Plan, original: Callable[[Plan], conduct.Opened] = conduct.open_plan) -> conduct.Opened:
-        opened.append(original(plan))
+    def open_plan(*given: Any, original: Callable[..., conduct.Opened] = conduct.open_plan) -> conduct.Opened:
+        opened.append(original(*given))
         return opened[0]
 
     conduct.open_plan = open_plan
