@@ -13,6 +13,7 @@ from udabench.errors import UsageError
 from udabench.plugins import import_file
 from udabench.presets import presets_of
 from udabench.run import estimate
+from udabench.run.disk import DiskUse
 from udabench.testing import dataset
 from udabench.testing.step import run_step
 from udabench.testing.subject import Subject
@@ -34,7 +35,8 @@ STEPS = [
 @pytest.fixture
 def free_estimate(monkeypatch):
     """Without timing a step of a full-size network."""
-    cost = estimate.Estimate(parameters=1, checkpoint_bytes=1, step_flops=None, flops_per_second=1.0)
+    disk = DiskUse(checkpoint=1, checkpoints=1, ends=0, artefacts=None, passes=0)
+    cost = estimate.Estimate(parameters=1, disk=disk, step_flops=None, flops_per_second=1.0)
     monkeypatch.setattr(estimate, "estimate", lambda plan: cost)
 
 
