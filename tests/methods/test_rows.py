@@ -37,7 +37,7 @@ def free_estimate(monkeypatch):
     """Without timing a step of a full-size network."""
     disk = DiskUse(checkpoint=1, checkpoints=1, ends=0, artefacts=None, passes=0)
     cost = estimate.Estimate(parameters=1, disk=disk, step_flops=None, flops_per_second=1.0)
-    monkeypatch.setattr(estimate, "estimate", lambda plan: cost)
+    monkeypatch.setattr(estimate, "estimate", lambda *_: cost)
 
 
 @pytest.mark.usefixtures("free_estimate")
