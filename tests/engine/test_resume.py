@@ -48,6 +48,8 @@ def end_of(folder: Path) -> dict[str, object]:
         for path in sorted((folder / "artefacts").rglob("*"))
         if path.is_file()
     }
+    ends = {path.parent.name: path.read_bytes() for path in (folder / "stages").glob("*/model.safetensors")}
+    assert list(ends) == ["warm"]
     return {
         "model": {k: v.numpy().tobytes() for k, v in checkpoint.model().items()},
         "optimizers": {k: v.numpy().tobytes() for k, v in checkpoint.optimizers().items()},
@@ -55,6 +57,7 @@ def end_of(folder: Path) -> dict[str, object]:
         "watchdog": checkpoint.state["watchdog"],
         "metrics": metrics,
         "artefacts": artefacts,
+        "ends": ends,
         "checkpoints": sorted(p.name for p in (folder / "checkpoints").iterdir()),
     }
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from generations import Home, listing, same, weights
+from PIL import Image
 
 from udabench.cli import cli
+from udabench.engine.files import DiskFull
 from udabench.engine.folder import RunFolder
 from udabench.engine.workspace import RunWorkspace
-from udabench.errors import UsageError
+from udabench.errors import DataError, UsageError
 from udabench.results import read_record
 from udabench.run.conduct import resume_run, start_run
 from udabench.run.evaluation import evaluate_run
@@ -128,3 +130,46 @@ def test_the_command_asks_first(home: Home, tmp_path: Path) -> None:
 def test_what_is_no_run_is_not_pruned(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is no run folder"):
         find_prunable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda folder: (folder / "target_train_001.png").unlink(), "lacks 1 of 6 images: target_train_001. Put them"),
+        (lambda folder: (folder / "b.png").write_bytes(b""), "1 files that belong to none of the 6 .*: b.png. Remove"),
+    ],
+)
+def test_labels_that_are_not_those_of_the_images_are_named(home: Home, tmp_path: Path, spoil: Any, said: str) -> None:
+    shutil.copytree(home.one, folder := tmp_path / "run")
+    for name in ("stages/adapt-1", "checkpoints/5"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / "record.json").unlink()
+    state = folder / "checkpoints" / "3"
+    # As after the pass: the stage that reads it comes next.
+    assert state.is_dir()
+    spoil(folder / "artefacts" / "label-1" / "0" / "label")
+    with pytest.raises(DataError, match=said):
+        resume_run(folder)
+    assert state.is_dir()
+
+
+def test_a_full_disk_in_the_middle_of_a_pass_loses_nothing(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = Image.Image.save, [0]
+
+    def full(self: Image.Image, *arguments: Any, **options: Any) -> None:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise OSError(28, "No space left on device")
+        save(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(DiskFull, match=r"No space is left .*udabench resume"):
+            start_run(home.plan(), tmp_path)
+    (stored,) = tmp_path.glob("*/*/run.json")
+    assert standings(RunFolder(stored.parent))[1].artefacts[0].files == 3
+    folder = resume_run(stored.parent).folder
+    assert same(weights(folder), weights(home.one))
+    assert listing(folder / "artefacts") == listing(home.one / "artefacts")

@@ -190,3 +190,37 @@ class DependsOnHash(Sound):
 
     def step(self, batch, iteration, rng):
         yield Loss("source", self.loss(batch) * (1 + hash("a") % 100))
+
+
+class CountsWhatIsLeft(Sound):
+    """Gathers over the images that a pass has yet to treat: of a pass that was killed, not all."""
+
+    def stages(self):
+        (train,) = super().stages()
+        return [Stage("look", 0, domains=("target",), prepare=self.look), train]
+
+    def look(self, workspace):
+        brightness = torch.zeros(())
+        for samples in workspace.images("target", skip_done="mask"):
+            workspace.write("mask", samples.names[0], (samples.image[0, 0] > 0.5).long())
+            brightness += samples.image.mean().cpu()
+        workspace.write_table("brightness", {"sum": brightness})
+
+
+class ForgetsBetweenStages(Sound):
+    """Hands something on to the next stage beside its state."""
+
+    def __init__(self, config, setup):
+        super().__init__(config, setup)
+        self.warmed = False
+
+    def stages(self):
+        optimizers = {"segmenter": self.setup.segmenter(self.network)}
+        return [Stage("warm", 4, self.warm, optimizers), Stage("train", 4, self.step, optimizers)]
+
+    def warm(self, batch, iteration, rng):
+        self.warmed = True
+        yield Loss("source", self.loss(batch))
+
+    def step(self, batch, iteration, rng):
+        yield Loss("source", self.loss(batch) * (2 if self.warmed else 1))

@@ -56,13 +56,14 @@ class Staged(Method):
     def label_all(self, workspace):
         model = self.inner.student if self.seen == 0 else self.network
         model.eval()
-        counts = torch.zeros(19)
         for samples in workspace.images("target", skip_done="confidence"):
             with torch.no_grad():
                 share, label = upsample(model(samples.image).logits, samples.image.shape[-2:]).softmax(1).max(1)
             workspace.write("pseudo", samples.names[0], label[0])
             workspace.write("confidence", samples.names[0], share[0, None])
-            counts += label.flatten().bincount(minlength=19)
+        counts = torch.zeros(19)
+        for samples in workspace.images("target"):
+            counts += workspace.read("pseudo", samples.names[0]).flatten().bincount(minlength=19)
         workspace.write_table("counts", {"pixels": counts})
 
     def adapt(self, batch, iteration, rng):

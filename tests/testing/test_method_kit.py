@@ -10,7 +10,14 @@ from udabench.errors import PluginError, UsageError
 from udabench.plugins import import_file
 from udabench.testing import CheckResult, check_method, fake_registry
 from udabench.testing.result import Broken, Skip
-from udabench.testing.run_checks import RunSubject, check_process, check_resume, check_target_labels
+from udabench.testing.run_checks import (
+    RunSubject,
+    check_boundary,
+    check_prepare,
+    check_process,
+    check_resume,
+    check_target_labels,
+)
 from udabench.testing.server import Server
 from udabench.testing.subject import Subject
 from udabench.testing.trial import environment_of
@@ -93,6 +100,27 @@ def test_memory_outside_of_the_state_is_found_out_by_a_kill(tmp_path, server):
     assert not failures(check_method(broken.HiddenMemory, None, tmp_path / "in-process", whole_runs=False))
     with pytest.raises(Broken, match="is another after a kill in step 5 and a resume"):
         check_resume(subject)
+
+
+@pytest.mark.slow
+def test_a_pass_that_forgets_what_it_saw_before_a_kill_is_found_out(tmp_path, server):
+    subject = RunSubject(Subject(broken.CountsWhatIsLeft, None, tmp_path), server)
+    with pytest.raises(Broken, match=r"brightness.* is another after a kill behind image 3 of its passes and a resume"):
+        check_prepare(subject)
+    with pytest.raises(Skip, match="no stage has a prepare"):
+        check_prepare(RunSubject(Subject(broken.Sound, None, tmp_path / "sound"), server))
+
+
+@pytest.mark.slow
+def test_what_is_handed_on_beside_the_state_is_found_out(tmp_path, server):
+    subject = RunSubject(Subject(broken.ForgetsBetweenStages, None, tmp_path), server)
+    with pytest.raises(Broken, match="is another after a kill before stage 'train' and a resume"):
+        check_boundary(subject)
+
+
+def test_one_stage_has_no_boundary(tmp_path, server):
+    with pytest.raises(Skip, match="one stage only"):
+        check_boundary(RunSubject(Subject("source_only", None, tmp_path), server))
 
 
 def test_oracle_is_permitted_the_labels(tmp_path, server):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -91,6 +91,23 @@ class ArtefactReader:
         """Raises DataError that names the file."""
         return read_value(self.folder, name)
 
+    def check(self, names: Collection[str]) -> None:
+        """Raises DataError where it lacks some of these images, or holds files of others."""
+        found = {path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()}
+        known = {f"{name}{suffix}" for name in names for suffix in (PICTURE, TENSOR)}
+        missing = [name for name in names if f"{name}{PICTURE}" not in found and f"{name}{TENSOR}" not in found]
+        if missing:
+            raise DataError(
+                f"The artefact {self.folder} lacks {len(missing)} of {len(names)} images: {_some(missing)}. Put them "
+                "back; they cannot be made again, since what made them has been trained on. Or start the run anew."
+            )
+        foreign = sorted(name for name in found - known if not PurePosixPath(name).name.startswith("."))
+        if foreign:
+            raise DataError(
+                f"The artefact {self.folder} holds {len(foreign)} files that belong to none of the {len(names)} "
+                f"training images: {_some(foreign)}. Remove them, and see that the others are this run's."
+            )
+
 
 class Artefacts:
     """All versions of a run's artefacts.
@@ -162,6 +179,11 @@ class Artefacts:
             for path in (self.root / stage).glob("*")
             if path.name.isdecimal() and path.is_dir()
         )
+
+
+def _some(names: Sequence[str], shown: int = 5) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _pixels(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None:

@@ -285,7 +285,10 @@ def open_batches(opened: Opened, folder: RunFolder) -> Callable[[Stage, int, int
     artefacts = Artefacts(folder.artefacts, opened.method.stages())
 
     def opener(stage: Stage, version: int, start: int, stop: int) -> Iterator[Batch]:
-        function = opened.builder.stage(stage, artefacts.readers(stage, version), artefacts.mined(stage, version))
+        readers = artefacts.readers(stage, version)
+        for name, (domain, _) in stage.layers.items():
+            readers[name].check(opened.training[domain].names)
+        function = opened.builder.stage(stage, readers, artefacts.mined(stage, version))
         workers = auto_workers(opened.plan.config.data.workers, function, local_size())
         return stream(function, start, stop, workers, pin=opened.device.type == "cuda")
 

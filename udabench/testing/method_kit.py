@@ -34,6 +34,8 @@ IN_PROCESS: tuple[Check[Subject], ...] = (
 WHOLE_RUNS: tuple[Check[RunSubject], ...] = (
     Check("run", runs.check_run, ("steps", "predict")),
     Check("resume", runs.check_resume, ("run", "randomness", "state")),
+    Check("prepare", runs.check_prepare, ("resume",)),
+    Check("boundary", runs.check_boundary, ("resume",)),
     Check("target labels", runs.check_target_labels, ("run", "randomness")),
     Check("process", runs.check_process, ("run", "randomness")),
 )

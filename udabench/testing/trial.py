@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import torch
 from torch import Generator as Rng
 from torch import Tensor
 
-from udabench.engine.checkpoint import Checkpoints
+from udabench.engine.checkpoint import MODEL, Checkpoints
 from udabench.hookspecs import Entry
-from udabench.method import Batch, Event, Loss, Method, Stage, Step
+from udabench.method import Batch, Event, Loss, Method, Pass, Samples, Stage, Step, Workspace
 from udabench.plugins import import_file
 from udabench.results.store import read_record
 from udabench.testing import dataset
@@ -28,6 +28,12 @@ from udabench.testing.subject import NAME, PRESET, Subject, where_is
 
 KILL_AT = "UDABENCH_TEST_KILL_AT"
 """Environment variable: the training step, counted over all stages of this process, in which it kills itself."""
+KILL_BEHIND = "UDABENCH_TEST_KILL_BEHIND"
+"""Likewise: the image, counted over all passes of this process, behind which it kills itself."""
+KILL_BEFORE = "UDABENCH_TEST_KILL_BEFORE"
+"""Likewise: the stage that it is to enter when it kills itself."""
+COUNT_IN = "UDABENCH_TEST_COUNT_IN"
+"""Likewise: a file that grows by a byte with each image that a pass has looked at."""
 OTHER_HASH_SEED = "1"
 
 PLUGIN = """\
@@ -49,9 +55,14 @@ class Ended:
     model: Mapping[str, Tensor]
     optimizers: Mapping[str, Tensor]
     outcome: str
+    files: Mapping[str, bytes]
+    """What passes wrote, and the weights at the ends of stages."""
 
     def difference(self, other: Ended) -> str | None:
         """The first thing that is not identical, or None."""
+        for name in sorted({*self.files, *other.files}):
+            if self.files.get(name) != other.files.get(name):
+                return f"the file '{name}'"
         for what, mine, theirs in (
             ("weight", self.model, other.model),
             ("optimiser state", self.optimizers, other.optimizers),
@@ -92,17 +103,34 @@ class Trial:
         self._expect(self._start(self._run_arguments()), "the run")
         return self.ended()
 
-    def run_killed(self, step: int) -> None:
-        """Kill the process in the middle of its ``step``-th training step (1-based). Raises Broken."""
-        code = self._start(self._run_arguments(), **{KILL_AT: str(step)})
+    def run_counted(self, file: Path) -> Ended:
+        """The same; ``file`` is then as long as images were looked at in passes."""
+        file.touch()
+        self._expect(self._start(self._run_arguments(), **{COUNT_IN: str(file)}), "the run")
+        return self.ended()
+
+    def run_killed(self, **kill: str) -> None:
+        """Kill the process where ``KILL_AT`` (in the middle of a step, 1-based), ``KILL_BEHIND`` or ``KILL_BEFORE``
+        says. Raises Broken."""
+        code = self._start(self._run_arguments(), **kill)
         if code != -signal.SIGKILL:
             self._expect(code, "the run that was to be killed")
-            raise Broken(f"The run ended before its step {step}: it has too few steps to be killed in.")
+            where = ", ".join(f"{name} {value}" for name, value in kill.items())
+            raise Broken(f"The run ended before it was to be killed ({where}): it is too short.")
+
+    def resume_killed(self, **kill: str) -> None:
+        """Go on, and be killed again; or to the end, where that comes first. Raises Broken."""
+        code = self._start(self._resume_arguments(), **kill)
+        if code != -signal.SIGKILL:
+            self._expect(code, "the resumed run")
 
     def resume(self) -> Ended:
         """Go on to the end. Raises Broken."""
-        self._expect(self._start(["resume", str(self.folder()), *self._plugins()]), "the resumed run")
+        self._expect(self._start(self._resume_arguments()), "the resumed run")
         return self.ended()
+
+    def _resume_arguments(self) -> list[str]:
+        return ["resume", str(self.folder()), *self._plugins()]
 
     def folder(self) -> Path:
         """The run folder. Raises Broken when there is none."""
@@ -117,7 +145,9 @@ class Trial:
         last = Checkpoints(folder / "checkpoints").latest()
         if last is None:
             raise Broken(f"There is no checkpoint in {folder}.")
-        return Ended(folder, last.model(), last.optimizers(), read_record(folder).outcome_digest)
+        kept = [*folder.glob("artefacts/**/*"), *folder.glob(f"stages/**/{MODEL}")]
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in kept if path.is_file()}
+        return Ended(folder, last.model(), last.optimizers(), read_record(folder).outcome_digest, files)
 
     def _run_arguments(self) -> list[str]:
         values: dict[str, Any] = {**self.subject.values, "data.workers": self.workers}
@@ -169,13 +199,11 @@ def _yaml(value: object) -> str:
 
 
 def subject_entries(module: str, file: str, name: str) -> dict[str, Entry]:
-    """What the subject's plugin registers: the class, made to kill its process where ``KILL_AT`` says so."""
+    """What the subject's plugin registers: the class, made to kill its process where the environment says so."""
     method = find_class(module, Path(file), name)
-    at = int(os.environ.get(KILL_AT, "0"))
-    if at:
-        declared = method.stages
-        clock = _Clock(at)
-        method.stages = lambda self: [_deadly(stage, clock) for stage in declared(self)]  # type: ignore[method-assign]
+    if {KILL_AT, KILL_BEHIND, KILL_BEFORE, COUNT_IN} & set(os.environ):
+        declared, deadly = method.stages, _Deadly()
+        method.stages = lambda self: [deadly.stage(stage) for stage in declared(self)]  # type: ignore[method-assign]
     return {NAME: Entry(method, "the method under test")}
 
 
@@ -191,24 +219,60 @@ def find_class(module: str, file: Path, name: str) -> type[Method]:
     return method
 
 
-class _Clock:
-    """Counts training steps down."""
+class _Deadly:
+    """Stages that kill their process at some moment, or count what they look at."""
 
-    def __init__(self, left: int) -> None:
-        self.left = left
+    def __init__(self) -> None:
+        self.steps = int(os.environ.get(KILL_AT, "0"))
+        self.images = int(os.environ.get(KILL_BEHIND, "0"))
+        self.before = os.environ.get(KILL_BEFORE)
+        self.counted = os.environ.get(COUNT_IN)
+
+    def stage(self, stage: Stage) -> Stage:
+        """The stage, made so."""
+        prepare = None if stage.prepare is None else self._pass(stage.prepare)
+        start = _die if stage.name == self.before else stage.start
+        return replace(stage, step=self._step(stage.step), prepare=prepare, start=start)
+
+    def _step(self, step: Step) -> Callable[[Batch, int, Rng], Generator[Event, None, None]]:
+        def run(batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
+            self.steps -= 1
+            for event in step(batch, iteration, rng):
+                yield event
+                # The engine has back-propagated this loss, and no optimiser has been stepped yet.
+                if isinstance(event, Loss) and self.steps == 0:
+                    _die()
+
+        return run
+
+    def _pass(self, prepare: Pass) -> Pass:
+        return lambda workspace: prepare(_Watched(workspace, self.look))
+
+    def look(self) -> None:
+        """A pass has done with an image."""
+        self.images -= 1
+        if self.counted:
+            with Path(self.counted).open("ab") as file:
+                file.write(b".")
+        if self.images == 0:
+            _die()
 
 
-def _deadly(stage: Stage, clock: _Clock) -> Stage:
-    return replace(stage, step=_deadly_step(stage.step, clock))
+class _Watched:
+    """A workspace that tells of each image that a pass has done with."""
+
+    def __init__(self, workspace: Workspace, look: Callable[[], None]) -> None:
+        self._workspace = workspace
+        self._look = look
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._workspace, name)
+
+    def images(self, *arguments: Any, **options: Any) -> Iterator[Samples]:
+        for samples in self._workspace.images(*arguments, **options):
+            yield samples
+            self._look()
 
 
-def _deadly_step(step: Step, clock: _Clock) -> Callable[[Batch, int, Rng], Generator[Event, None, None]]:
-    def run(batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
-        clock.left -= 1
-        for event in step(batch, iteration, rng):
-            yield event
-            # The engine has back-propagated this loss, and no optimiser has been stepped yet.
-            if isinstance(event, Loss) and clock.left <= 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return run
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
