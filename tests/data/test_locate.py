@@ -75,7 +75,7 @@ def test_a_missing_folder_is_named_with_its_origin(registry, tmp_path, monkeypat
         ("gta5", "val", {}, "Unknown split of gta5 'val'. Known: train."),
         ("cityscapes", "vall", {}, "Unknown split of cityscapes 'vall'. Did you mean 'val'?"),
         ("gta5", "train", {"listfile": "x"}, "'listfile'. Did you mean 'list_file'?"),
-        ("synthia", "train", {"seed": 1}, "Unknown option of data set synthia: 'seed'. Known: none."),
+        ("synthia", "train", {"seed": 1}, "Unknown option of data set synthia: 'seed'. Known: list_file."),
     ],
 )  # fmt: skip
 def test_misspelt_names(registry, tmp_path, name, split, options, message) -> None:
