@@ -34,6 +34,7 @@ class BiCL(Method):
     """
 
     Config = BiCLConfig
+    outputs = ("source", "target")
 
     def __init__(self, config: BiCLConfig, setup: Setup) -> None:
         super().__init__(config, setup)

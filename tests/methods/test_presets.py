@@ -25,7 +25,7 @@ def test_every_preset_resolves_and_is_documented(method):
     for name, preset in presets.items():
         resolved = rows.row(method.name, name)
         assert preset.about, name
-        assert all(resolved.origins[key].strip() for key in preset.values), name
+        assert all(origin.strip() for origin in resolved.origins.values()), name
         assert (preset.published is None) or preset.table, name
 
 

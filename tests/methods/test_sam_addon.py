@@ -197,8 +197,10 @@ def test_it_acts_in_every_stage_that_is_named(tmp_path, inner):
     for opened in one.open(method):
         events = list(opened.stage.step(opened.batch(1), 1, torch.Generator().manual_seed(0)))
         parts = {part for event in events if isinstance(event, Loss) for part in event.parts}
-        wanted = {f"{name}_attention" for name in method.images} if opened.stage.name in method.chosen else set()
-        assert {part for part in parts if part.endswith("_attention")} == wanted
+        got = {part.removesuffix("_attention") for part in parts if part.endswith("_attention")}
+        # CBST's rounds have one batch of both domains' images.
+        wanted = {method.images[-1]} if inner == "cbst" else set(method.images)
+        assert got == (wanted if opened.stage.name in method.chosen else set())
 
 
 def test_a_weight_of_nothing_leaves_the_method_as_it_is(tmp_path):

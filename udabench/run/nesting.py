@@ -131,8 +131,10 @@ class _Search:
         """A preset of the last method, its keys those of the whole configuration."""
         model = run_model(self.methods[-1].Config)
         keys = {key: full_key(key, model) for key in preset.values if key != ADDONS}
+        own = self.methods[-1].Config.model_fields
         for key, full in keys.items():
-            if full.startswith("settings."):
+            # What a preset with add-ons says of them stays outside.
+            if full.startswith("settings.") and (full.split(".")[1] in own or ADDONS not in preset.values):
                 keys[key] = self._key(full.removeprefix("settings."))
         return replace(
             preset,

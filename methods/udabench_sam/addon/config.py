@@ -9,7 +9,7 @@ from udabench_sam.config import AttentionConfig
 class SAMAddonConfig(AttentionConfig, WrapperConfig):
     """The module and its loss as in SAM; a weight of 0 leaves the method inside alone."""
 
-    inner: str = setting("dacs", "method that the loss is added to")
+    inner: str = setting("proda", "method that the loss is added to", origin="paper sec 5.5")
     sa_weight: float = setting(
         0.005,
         "lambda, weight of the self-attention loss; 0: the method inside alone",
