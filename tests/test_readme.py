@@ -10,6 +10,7 @@ import click
 import pytest
 
 from udabench.cli import cli
+from udabench.results import read_record
 from udabench.testing import FAKES, SMALL, check_method, fake_registry, write_fake_data
 
 ROOT = Path(__file__).parents[1]
@@ -92,25 +93,47 @@ def test_named_plugins_exist(kind):
         assert (ROOT / kind / f"udabench_{name}").is_dir()
 
 
-@pytest.fixture(scope="module")
-def tutorial(tmp_path_factory):
-    """The README's method as a file of the name that it gives itself."""
-    text = next(block for block in blocks("python") if "register_methods" in block)
+def written(number, folder):
+    """A method of the README as a file of the name that it gives itself."""
+    text = [block for block in blocks("python") if "register_methods" in block][number]
     name = re.match(r"# (\w+\.py)\n", text)
     assert name is not None
-    path = tmp_path_factory.mktemp("tutorial") / name[1]
+    path = folder / name[1]
     path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_the_tutorial_fits_a_screen(tutorial):
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    return written(0, tmp_path_factory.mktemp("tutorial"))
+
+
+@pytest.fixture(scope="module")
+def rounds(tmp_path_factory):
+    return written(1, tmp_path_factory.mktemp("rounds"))
+
+
+def test_the_tutorial_fits_a_screen(tutorial, rounds):
     assert len(tutorial.read_text().splitlines()) <= 50
+    assert len(rounds.read_text().splitlines()) <= 55
 
 
 def test_the_tutorial_conforms(tutorial, tmp_path):
     results = check_method("entropy", fake_registry(tutorial), tmp_path, whole_runs=False)
     assert not [str(result) for result in results if result.failed]
     assert {"steps", "state", "predict"} <= {result.name for result in results if result.status == "passed"}
+
+
+def test_the_tutorial_of_stages_conforms(rounds, tmp_path):
+    results = check_method("rounds", fake_registry(rounds), tmp_path, {"every": 3}, whole_runs=False)
+    assert not [str(result) for result in results if result.failed]
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_stages_conforms_in_whole_runs(rounds, tmp_path):
+    results = check_method("rounds", fake_registry(rounds), tmp_path, {"every": 3})
+    assert not [str(result) for result in results if result.failed]
+    assert {"prepare", "boundary"} <= {result.name for result in results if result.status == "passed"}
 
 
 @pytest.mark.slow
@@ -121,20 +144,39 @@ def test_the_tutorial_conforms_in_whole_runs(tutorial, tmp_path):
 
 
 def run_tutorial(tutorial: Path, folder: Path, *more: str) -> Path:
-    arguments = ["run", "--plugin", str(tutorial), "--method", "entropy", "--runs", str(folder / "runs"), *more]
-    assert cli.main(arguments, standalone_mode=False) is None
-    (record,) = (folder / "runs").glob("*/*/record.json")
-    return record.parent
+    runs = ["--method", tutorial.stem, "--runs", str(folder / "runs")]
+    assert cli.main(["run", "--plugin", str(tutorial), *runs, *more], standalone_mode=False) is None
+    return max((folder / "runs").glob("*/*/record.json"), key=lambda record: record.stat().st_mtime).parent
 
 
-def test_the_tutorial_runs(tutorial, tmp_path, monkeypatch):
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Options that make a run small."""
     monkeypatch.setenv("UDABENCH_DATA", str(write_fake_data(tmp_path / "data")))
     monkeypatch.setenv("UDABENCH_CONFIG", str(tmp_path / "none.yaml"))
     settings = [f"--set={key}={'null' if value is None else value}" for key, value in SMALL.items()]
-    names = ["--source", "fake-source", "--target", "fake-target", "--plugin", str(FAKES)]
-    folder = run_tutorial(tutorial, tmp_path, *names, *settings)
+    return ["--source", "fake-source", "--target", "fake-target", "--plugin", str(FAKES), *settings]
+
+
+def test_the_tutorial_runs(tutorial, tmp_path, small):
+    folder = run_tutorial(tutorial, tmp_path, *small)
     assert folder.name.startswith("entropy-")
     assert "loss/target" in (folder / "metrics.jsonl").read_text()
+
+
+def test_the_tutorial_of_stages_branches_behind_its_first(rounds, tmp_path, small, capsys):
+    first = run_tutorial(rounds, tmp_path, *small, "--set=every=3")
+    second = run_tutorial(rounds, tmp_path, *small, "--set=sure=0.2", "--init-from", str(first))
+    record = read_record(second)
+    assert record.flags.ancestor.stages == ("warm",)
+    assert record.flags.ancestor.iterations == 2
+    capsys.readouterr()
+    assert cli.main(["show", str(first)], standalone_mode=False) is None
+    shown = capsys.readouterr().out
+    assert "adapt  done        6 of 6 steps  prepared 2 of 2 times" in shown
+    assert "pseudo of iteration 3: 6 files" in shown
+    assert cli.main(["prune", str(first), "--yes"], standalone_mode=False) is None
+    assert not (first / "artefacts").exists()
 
 
 @pytest.mark.slow

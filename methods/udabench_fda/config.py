@@ -45,9 +45,16 @@ class FDAConfig(MethodConfig):
         ge=0,
     )
     label_share: float = setting(
-        0.66, "share of a class's pixels below its pseudo-label threshold (rounds > 0)", origin="FDA code", ge=0, le=1
+        0.66,
+        "share of a class's pixels below its pseudo-label threshold (rounds > 0)",
+        origin="FDA code",
+        stages="labels-*",
+        ge=0,
+        le=1,
     )
-    label_cap: float = setting(0.9, "largest threshold of pseudo-labels (rounds > 0)", origin="FDA code", ge=0, le=1)
+    label_cap: float = setting(
+        0.9, "largest threshold of pseudo-labels (rounds > 0)", origin="FDA code", stages="labels-*", ge=0, le=1
+    )
     window: Literal["symmetric", "corner"] = setting(
         "symmetric",
         "frequencies that are exchanged: -b to b, as in the demonstration; -b to b-1, as in the training",
