@@ -13,7 +13,7 @@ from udabench.engine.finite import Finiteness, NotFinite
 from udabench.engine.referee import Referee
 from udabench.engine.watch import WINDOW, Watchdog
 from udabench.errors import PluginError
-from udabench.method import Probe
+from udabench.method import Probe, Samples
 
 
 def labels(*counts: int) -> torch.Tensor:
@@ -149,6 +149,21 @@ def test_unknown_truth_and_padding_are_not_scored() -> None:
     scores = Referee(3, lambda asked: truth).score(probe([[0, 2], [1, 2]], [[True, True], [True, False]]))
     assert float(scores["density"]) == 1
     assert float(scores["accuracy"]) == 1
+
+
+def test_labels_are_opened_once_for_several_probes_of_the_same_samples() -> None:
+    asked = []
+
+    def truth(samples: Samples) -> torch.Tensor:
+        asked.append(samples)
+        return torch.tensor([[[0, 1], [1, 1]]])
+
+    referee, first, other = Referee(3, truth), probe([[0, 0], [0, 0]]), probe([[0, 1], [1, 1]])
+    accuracies = [
+        float(referee.score(each)["accuracy"]) for each in (first, first._replace(labels=other.labels), other, first)
+    ]
+    assert accuracies == [0.25, 1, 1, 0.25]
+    assert [id(each) for each in asked] == [id(each.samples) for each in (first, other, first)]
 
 
 def test_without_truth_only_the_density_is_known() -> None:

@@ -66,6 +66,7 @@ class Referee:
     def __init__(self, classes: int, truth: Truth | None = None) -> None:
         self.classes = classes
         self._truth = truth
+        self._last: tuple[Samples, Tensor] | None = None
 
     def score(self, probe: Probe) -> Mapping[str, Tensor]:
         """One probe alone; see :meth:`Tally.scores`. Raises PluginError."""
@@ -88,9 +89,15 @@ class Referee:
         claimed = (probe.labels != IGNORE) & valid
         if self._truth is None:
             return Tally(claimed.sum(), valid.sum(), None)
-        truth = self._truth(probe.samples).to(probe.labels.device).long()
+        truth = self._true(probe.samples, self._truth).to(probe.labels.device).long()
         matrix = self._matrix(truth, probe.labels.long(), claimed & (truth != IGNORE))
         return Tally(claimed.sum(), valid.sum(), matrix)
+
+    def _true(self, samples: Samples, truth: Truth) -> Tensor:
+        """Several probes of the same samples, one after the other, open their labels once."""
+        if self._last is None or self._last[0] is not samples:
+            self._last = samples, truth(samples)
+        return self._last[1]
 
     def _matrix(self, truth: Tensor, labels: Tensor, where: Tensor) -> Tensor:
         index = truth[where] * self.classes + labels[where]
