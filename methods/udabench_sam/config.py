@@ -3,7 +3,7 @@ assumed."""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import field_validator, model_validator
 
@@ -82,9 +82,16 @@ class SAMConfig(AttentionConfig):
         1.0, "length of the training on the source over that of a generation's", origin="assumed", gt=0, le=100
     )
     label_share: float = setting(
-        0.5, "share of a class's pixels below its pseudo-label threshold", origin="paper App C", ge=0, le=1
+        0.5,
+        "share of a class's pixels below its pseudo-label threshold",
+        origin="paper App C",
+        stages="labels-*",
+        ge=0,
+        le=1,
     )
-    label_cap: float = setting(0.9, "largest threshold of pseudo-labels", origin="paper App C", ge=0, le=1)
+    label_cap: float = setting(
+        0.9, "largest threshold of pseudo-labels", origin="paper App C", stages="labels-*", ge=0, le=1
+    )
     translator: str = setting(
         "fda",
         "engine that translates source images",
@@ -102,3 +109,9 @@ class SAMConfig(AttentionConfig):
     def attends(self) -> bool:
         """Whether there is a self-attention loss."""
         return self.generations > 0 and self.sa_weight > 0
+
+
+for _key in ("sa_weight", "sa_target", "sa_domains", "sa_loss", "sa_space", "sa_reduction", "sa_limit"):
+    # Here the loss acts in generations; around another method, in stages of any name.
+    _field = SAMConfig.model_fields[_key]
+    _field.json_schema_extra = {**cast("dict[str, Any]", _field.json_schema_extra), "stages": "adapt-*"}

@@ -1,7 +1,7 @@
 """A run of SAM from the command line: what is measured in each of its trainings, and how a diverging one ends."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def run(udabench: Call, **settings: object) -> Any:
+def run(udabench: Call, more: Sequence[object] = (), **settings: object) -> Any:
     stated = [word for key, value in (SETTINGS | settings).items() for word in ("--set", f"{key}={value}")]
-    return udabench(*RUN, *stated)
+    return udabench(*RUN, *stated, *more)
 
 
 def logged(folder: Path, key: str) -> list[str]:
@@ -33,11 +33,18 @@ def logged(folder: Path, key: str) -> list[str]:
 
 @pytest.mark.slow
 def test_entropies_of_each_training(udabench: Call, tmp_path: Path) -> None:
+    """And another reading goes on from the module, the source-only network and the labels of the first."""
     said = run(udabench)
     assert said.code == 0, said.text
     assert logged(tmp_path, "eval/entropy of incorrect pixels") == ["attention", "baseline"]
     assert logged(tmp_path, "logits/target") == ["adapt-1", "adapt-1"]
     assert "entropy of correct pixels" in said.text
+    (first,) = tmp_path.glob("runs/*/*")
+    said = run(udabench, more=["--init-from", first], sa_target="attended", sa_space="probabilities")
+    assert said.code == 0, said.text
+    (second,) = set(tmp_path.glob("runs/*/*")) - {first}
+    assert logged(second, "logits/target") == ["adapt-1", "adapt-1"]
+    assert not logged(second, "loss/attention")
 
 
 def test_a_diverging_run_keeps_its_last_checkpoint(udabench: Call, tmp_path: Path) -> None:

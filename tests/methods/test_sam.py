@@ -10,9 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 from torch.nn import functional as F
+from udabench_sam.config import AttentionConfig
 from udabench_sam.guard import Diverged
 from udabench_sam.method import SAM
 
+from udabench.config import extra_of
 from udabench.errors import UsageError
 from udabench.method import Loss, Panel, Scalar
 from udabench.network import Network, Output
@@ -460,6 +462,16 @@ def test_only_the_loss_is_guarded():
 def test_configurations_that_cannot_be(values, said):
     with pytest.raises(ValidationError, match=said):
         SAM.Config(**values)
+
+
+def test_the_values_of_the_loss_act_in_generations_alone():
+    """Of a run with other ones the module, the source-only network and the labels may be taken over."""
+    said = {key: extra_of(field, "stages", None) for key, field in SAM.Config.model_fields.items()}
+    loss = {"sa_weight", "sa_target", "sa_domains", "sa_loss", "sa_space", "sa_reduction", "sa_limit"}
+    assert {key for key, stages in said.items() if stages == "adapt-*"} == loss
+    assert {key for key, stages in said.items() if stages == "labels-*"} == {"label_share", "label_cap"}
+    # Around another method the stages have its names.
+    assert not any(extra_of(field, "stages", None) for field in AttentionConfig.model_fields.values())
 
 
 def test_rows_of_the_paper():
