@@ -34,7 +34,7 @@ class CBSTConfig(MethodConfig):
     mixture: Literal["drawn", "both"] = setting(
         "drawn",
         "images of a step: drawn: data.target_batch of both domains, each from the source as often as its part of all "
-        "images (at most data.source_batch); both: every image of both halves",
+        "images (make data.source_batch as large); both: every image of both halves",
         origin="CRST code (one shuffled list)",
     )
     mine_share: float = setting(

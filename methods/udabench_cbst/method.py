@@ -49,6 +49,7 @@ class CBST(Method):
     """One network, trained on the source and then in rounds on what it labels itself."""
 
     Config = CBSTConfig
+    outputs = ("source", "mixed")
     accumulates = True
     source_chance: Tensor
     """Of each image of a step, in the round that was labelled last."""
@@ -135,29 +136,29 @@ class CBST(Method):
         assert batch.source.label is not None
         assert batch.target is not None
         source, target = batch.source, batch.target
-        first, rest = self._mixture(source, target, rng)
-        image = torch.cat([source.image[:first], target.image[:rest]])
-        label = torch.cat([batch.source.label[:first], target.layers[LABEL][:rest]])
-        soft = unpack(target.layers[SOFT][:rest], self.student.classes) if self.config.lrent else None
+        sources, targets = self._mixture(len(source.image), len(target.image), rng)
+        first = len(sources)
+        image = torch.cat([source.image[sources], target.image[targets]])
+        label = torch.cat([batch.source.label[sources], target.layers[LABEL][targets]])
+        soft = unpack(target.layers[SOFT][targets], self.student.classes) if self.config.lrent else None
         with statistics_used(self.student) if self.config.frozen_norms else nullcontext():
             output = self.student(image)
         parts = {"labels": self._supervised(output, label, first, soft)}
         if self.config.mrkld or self.config.mrent:
-            own_label = label[first:]
             parts["penalty"] = confidence_penalty(
-                output.logits[first:], own_label, self.config.mrkld, self.config.mrent
+                output.logits[first:], label[first:], self.config.mrkld, self.config.mrent
             )
         detached = {name: part.detach() for name, part in parts.items()}
         yield Loss("mixed", torch.stack(list(parts.values())).sum(), parts=detached, outputs={"mixed": output})
         yield from _panels(image, label, output)
 
-    def _mixture(self, source: Samples, target: Samples, rng: Rng) -> tuple[int, int]:
-        """How many images of the source and of the target this process takes."""
+    def _mixture(self, sources: int, targets: int, rng: Rng) -> tuple[list[int], list[int]]:
+        """Which of this process's images of the source and of the target are taken."""
         if self.config.mixture == "both":
-            return len(source.image), len(target.image)
-        draws = torch.rand(len(target.image) * world_size(), generator=rng)
-        first = min(int((own(draws) < float(self.source_chance)).sum()), len(source.image))
-        return first, len(target.image) - first
+            return list(range(sources)), list(range(targets))
+        draws = torch.rand(targets * world_size(), generator=rng)
+        taken = (own(draws) < float(self.source_chance)).tolist()
+        return [i % sources for i, source in enumerate(taken) if source], [i for i in range(targets) if not taken[i]]
 
     def _supervised(self, output: Output, label: Tensor, first: int, soft: Tensor | None) -> Tensor:
         """Cross entropy, the mean over all labelled pixels; where there are soft labels the main logits learn these."""
