@@ -594,7 +594,7 @@ def test_prototypes_are_of_what_the_classifier_reads():
 
 def test_published_figures():
     presets = presets_of(rows.REGISTRY.methods.describe("proda"))
-    published = {name: preset.published or {} for name, preset in presets.items()}
+    published = {name: preset.published or {} for name, preset in presets.items() if "sam" not in name}
     gta5 = {name: row["gta5-cityscapes"]["mIoU19"] for name, row in published.items() if "gta5-cityscapes" in row}
     stages = {"stage1": 53.7, "stage2": 56.9}
     assert gta5 == stages | {f"release-{k}": v for k, v in stages.items()} | {"default": 57.5, "release": 57.5}
