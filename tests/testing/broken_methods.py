@@ -197,9 +197,9 @@ class CountsWhatIsLeft(Sound):
 
     def stages(self):
         (train,) = super().stages()
-        return [Stage("look", 0, domains=("target",), prepare=self.look), train]
+        return [Stage("look", 0, domains=("target",), prepare=self.gather), train]
 
-    def look(self, workspace):
+    def gather(self, workspace):
         brightness = torch.zeros(())
         for samples in workspace.images("target", skip_done="mask"):
             workspace.write("mask", samples.names[0], (samples.image[0, 0] > 0.5).long())
