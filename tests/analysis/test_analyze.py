@@ -25,7 +25,7 @@ from udabench.run.plan import Request, make_plan
 from udabench.testing import dataset
 from udabench.testing.setup import FAKES, SMALL
 
-NAMES = ("calibration", "ccd", "entropy", "pdd", "pseudo-labels", "similarity", "tsne")
+NAMES = ("attention", "calibration", "ccd", "entropy", "pdd", "pseudo-labels", "similarity", "tsne")
 TINY = ["--device", "cpu", "--iterations", "4", "--set", "network.weights=none", "--set", "data.workers=0"]
 SHORT = ["--set", "data.source_options={length: 4}", "--set", "data.target_options={length: 3}"]
 

@@ -17,6 +17,7 @@ def register_analyses() -> Mapping[str, Entry]:
         "ccd": Entry(f"{here}.discrimination:ClassCenterDistance", "spread of a class over the distance to others"),
         "pdd": Entry(f"{here}.discrimination:PixelDiscrimination", "how much nearer pixels are to their own class"),
         "similarity": Entry(f"{here}.similarity:Similarity", "class means of one domain beside those of the other"),
+        "attention": Entry(f"{here}.attention:AttentionMaps", "what pixels are similar to: logits, SAM's attention"),
         "tsne": Entry(f"{here}.tsne:TSNE", "pixels of both domains as points in a plane"),
         "entropy": Entry(f"{here}.entropy:Entropy", "of correct and of incorrect pixels"),
         "pseudo-labels": Entry(f"{here}.pseudo_labels:PseudoLabels", "how many pixels are sure, how many right"),

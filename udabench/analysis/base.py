@@ -6,7 +6,7 @@ Nothing of an image may be kept but sums and samples of fixed size: an evaluatio
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -68,6 +68,7 @@ class Seen:
         samples: the network's input, N = 1, without labels.
         features: D h w, of the last map of the encoder, or the logits.
         logits: 1 C h' w', before upsampling.
+        scores: 1 C h" w", before any upsampling, also that of a network that upsamples by itself; None: the logits.
         truth: H W uint8, 255 where unknown; None where there is no label.
         size: at which claims and truth are compared: the label's own, or the input's on ``adapted``.
         align_corners: how logits meet that size.
@@ -80,6 +81,7 @@ class Seen:
     truth: Tensor | None
     size: Size
     align_corners: bool = False
+    scores: Tensor | None = None
 
     @cached_property
     def grid(self) -> Tensor:
@@ -136,6 +138,11 @@ class Analysis(ABC):
     def notes(self) -> Mapping[str, Any]:
         """What a reader must know beside it, for the JSON file. No NaN."""
         return {}
+
+    @classmethod
+    def remarks(cls, tables: Tables) -> Sequence[str]:
+        """Sentences for the terminal, below the summary."""
+        return ()
 
     @classmethod
     def draw(cls, tables: Tables, classes: LabelSpace) -> Figure:

@@ -84,11 +84,14 @@ def see(study: Study, run: Run, place: Place, samples: Samples, label: Tensor | 
     if place != "source":
         samples = method.look(samples)
     logits = run.predictors[place][1](samples).float()
-    features = logits if study.request.features == "logits" else tap.take(method).features[-1].float()
-    tap.heard.clear()
+    wanted = study.request.features
+    output = tap.take(method) if tap.heard or wanted == "last" else None
+    features = logits if output is None or wanted == "logits" else output.features[-1].float()
     truth = None if label is None else label.to(study.device)
     size = Size(*(truth if truth is not None else samples.image).shape[-2:])
-    return Seen(place, samples, features[0], logits, truth, size, run.trained.plan.config.evaluate.align_corners)
+    align_corners = run.trained.plan.config.evaluate.align_corners
+    scores = None if output is None else output.score_map.float()
+    return Seen(place, samples, features[0], logits, truth, size, align_corners, scores)
 
 
 def described(run: Run, analysis: type[Analysis], shapes: Mapping[Place, Sequence[int]]) -> dict[str, Any]:

@@ -61,6 +61,8 @@ def analyze(
     ccd, pdd        how well classes are told apart in feature space (T2S-DA, Eq 14, 15); --set ccd.divisor=literal
     similarity      class means of the source beside those of the target (T2S-DA, Fig. 1), and IoU
     tsne            pixels of both domains in a plane (needs udabench[analysis]); --set tsne.per_class=60
+    attention       what single pixels are similar to, by their logits and by SAM's module (SAM, Fig. 3 and E.4);
+                    --set attention.classes=[car,pole]
     entropy         of correct and of incorrect pixels (SAM, section 5.7)
     pseudo-labels   density and accuracy by class, on the target's training split; --set pseudo-labels.threshold=0.968
     calibration     reliability diagram and calibration error; --set calibration.bins=15
@@ -153,6 +155,8 @@ def _print(console: Console, findings: Sequence[Finding]) -> None:
     """A table for each analysis, a column for each run."""
     for finding in findings:
         console.print(_table(finding))
+        for remark in finding.analysis.remarks(finding.tables):
+            console.print(remark, markup=False)
 
 
 def _table(finding: Finding) -> Table:

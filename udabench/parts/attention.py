@@ -30,6 +30,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, width: int | None = 256, kernel: int = 1) -> None:
         super().__init__()
+        self.channels = channels
         self.query: nn.Module = nn.Identity()
         if width is not None:
             self.query = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
@@ -38,6 +39,18 @@ class SelfAttention(nn.Module):
         """Logits before upsampling, N C h w -> Z' as :func:`attend` gives it, with ``skip`` Z + Z'."""
         attended = attend(self.query(logits), logits)
         return logits + attended if skip else attended
+
+    def row(self, logits: Tensor, place: tuple[int, int]) -> Tensor:
+        """The attention of one position, a row of A' (Eq 5): logits N C h w -> N h w, whose sums are 1."""
+        positive = similarity(self.query(logits), place)
+        return positive / positive.sum((1, 2), keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+
+
+def similarity(query: Tensor, place: tuple[int, int]) -> Tensor:
+    """The positive part of the cosine of one position (row, column) to all: N d h w -> N h w, float32 at least."""
+    unit = F.normalize(query.to(torch.promote_types(query.dtype, torch.float32)), dim=1)
+    row, column = place
+    return (unit[:, :, row, column, None, None] * unit).sum(1).relu()
 
 
 def attend(query: Tensor, value: Tensor) -> Tensor:
