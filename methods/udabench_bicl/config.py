@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from pydantic import model_validator
@@ -14,10 +15,15 @@ Labels = Literal["static", "dynamic", "hybrid"]
 Pooling = Literal["pixels", "nearest"]
 StaticRule = Literal["cbst", "dass"]
 
+lasting = partial(setting, stages="")
+"""A stage's length, which a run that goes on from another one compares by itself."""
+adapting, distilling = partial(setting, stages="adapt"), partial(setting, stages="distil")
+"""What has no influence on the stages before."""
+
 
 class BiCLConfig(MethodConfig):
     # Stages
-    warmup_share: float = setting(
+    warmup_share: float = lasting(
         1 / 6,
         "share of the run's iterations that train on the source alone first; 0: the network is used as it is given "
         "(--init-from RUN)",
@@ -25,7 +31,7 @@ class BiCLConfig(MethodConfig):
         ge=0,
         lt=1,
     )
-    distil_share: float = setting(
+    distil_share: float = lasting(
         0.0,
         "share of the run's iterations that train a new network on the adapted one's predictions at the end; 0: none",
         origin="assumed (the paper states no length)",
@@ -34,41 +40,41 @@ class BiCLConfig(MethodConfig):
     )
 
     # Contrast
-    fc_weight: float = setting(0.2, "lambda_FC, of the forward contrastive term (Eq 12)", origin="DASS code", ge=0)
-    bc_weight: float = setting(0.2, "lambda_BC, of the backward contrastive term (Eq 12)", origin="DASS code", ge=0)
-    temperature: float = setting(0.1, "tau (Eq 2, 3)", origin="DASS code", gt=0)
-    features: Features = setting(
+    fc_weight: float = adapting(0.2, "lambda_FC, of the forward contrastive term (Eq 12)", origin="DASS code", ge=0)
+    bc_weight: float = adapting(0.2, "lambda_BC, of the backward contrastive term (Eq 12)", origin="DASS code", ge=0)
+    temperature: float = adapting(0.1, "tau (Eq 2, 3)", origin="DASS code", gt=0)
+    features: Features = adapting(
         "encoder",
         "f: the encoder's last map, or the outputs of the head's branches side by side (DeepLabV2: C each)",
         origin="paper 3.1",
     )
-    pooling: Pooling = setting(
+    pooling: Pooling = adapting(
         "pixels",
         "labels of the prototypes (Eq 1): all pixels of a cell, or the one that nearest downsampling takes",
         origin="assumed",
     )
-    absent_in_denominator: Absent = setting(
+    absent_in_denominator: Absent = adapting(
         "drop", "a class without a prototype in Eq 2 and 3: left out, or with the cosine -1", origin="assumed"
     )
 
     # Pseudo-labels
-    contrast_labels: Labels = setting(
+    contrast_labels: Labels = adapting(
         "hybrid", "y_T of the contrast and of the target's prototypes", origin="paper 3.3"
     )
-    segment_labels: Labels = setting(
+    segment_labels: Labels = adapting(
         "static", "y_T of the target's cross entropy", origin="assumed (Eq 11 reads static, the overview hybrid)"
     )
-    calibrate: bool = setting(True, "xi is added to the prototypes of dynamic labels (Eq 7)", origin="paper Eq 7")
-    label_prototypes: Literal["instance", "running"] = setting(
+    calibrate: bool = adapting(True, "xi is added to the prototypes of dynamic labels (Eq 7)", origin="paper Eq 7")
+    label_prototypes: Literal["instance", "running"] = adapting(
         "instance", "whose classes are transferred: rho_S of the pair's source image, or mu_S", origin="paper Fig 7"
     )
-    momentum: float = setting(0.999, "lambda, momentum of mu (Eq 4, 5)", origin="assumed", ge=0, lt=1)
-    threshold: float = setting(0.8, "T, least cosine of a dynamic label (Eq 8)", origin="assumed", ge=-1, le=1)
-    refresh_every: int = setting(10_000, "static labels are made anew", origin="paper 4.1", unit="iterations", ge=1)
-    static_rule: StaticRule = setting(
+    momentum: float = adapting(0.999, "lambda, momentum of mu (Eq 4, 5)", origin="assumed", ge=0, lt=1)
+    threshold: float = adapting(0.8, "T, least cosine of a dynamic label (Eq 8)", origin="assumed", ge=-1, le=1)
+    refresh_every: int = adapting(10_000, "static labels are made anew", origin="paper 4.1", unit="iterations", ge=1)
+    static_rule: StaticRule = adapting(
         "cbst", "static labels: CBST's rule, or that of the released code (see README)", origin="paper 3.4"
     )
-    static_portion: float = setting(
+    static_portion: float = adapting(
         0.2,
         "share of each class that is kept (cbst), or of each class and of each image (dass)",
         origin="assumed (CBST code's first; Tab 4 has 20.1 % static labels)",
@@ -77,15 +83,15 @@ class BiCLConfig(MethodConfig):
     )
 
     # Base losses
-    source_weight: float = setting(1.0, "lambda_seg^S (Eq 11)", origin="DASS code", ge=0)
-    target_weight: float = setting(0.3, "lambda_seg^T (Eq 11)", origin="DASS code (lambt)", ge=0)
-    source_entropy_weight: float = setting(
+    source_weight: float = adapting(1.0, "lambda_seg^S (Eq 11)", origin="DASS code", ge=0)
+    target_weight: float = adapting(0.3, "lambda_seg^T (Eq 11)", origin="DASS code (lambt)", ge=0)
+    source_entropy_weight: float = adapting(
         0.4, "lambda_ent^S (Eq 11), of the entropy in nats", origin="DASS code (lamb)", ge=0
     )
-    target_entropy_weight: float = setting(
+    target_entropy_weight: float = adapting(
         0.12, "lambda_ent^T (Eq 11), of the entropy in nats", origin="DASS code (lamb * lambt)", ge=0
     )
-    round_decay: float = setting(
+    round_decay: float = adapting(
         1.0,
         "factor on the rate at each refresh, within which the schedule then begins again; 1: one schedule",
         origin="paper 4.1",
@@ -94,9 +100,11 @@ class BiCLConfig(MethodConfig):
     )
 
     # Self-distillation
-    distil_weight: float = setting(1.0, "weight of the divergence from the teacher", origin="ProDA code", ge=0)
-    distil_threshold: float = setting(0.95, "least probability of a teacher's label", origin="ProDA code", ge=0, le=1)
-    distil_weights: str | None = setting(
+    distil_weight: float = distilling(1.0, "weight of the divergence from the teacher", origin="ProDA code", ge=0)
+    distil_threshold: float = distilling(
+        0.95, "least probability of a teacher's label", origin="ProDA code", ge=0, le=1
+    )
+    distil_weights: str | None = distilling(
         None, "initial weights of the new network (ProDA: SimCLR); none: those of network.weights", origin="assumed"
     )
 

@@ -42,7 +42,7 @@ class BiCL(Method):
         self._check_pairs(setup.batches)
         self.student = setup.network()
         self.running = DomainBias(len(setup.task.classes), self._channels(), config.momentum)
-        self.teacher: Ema[Network] | None = Ema(self.student) if config.distil_share else None
+        self.teacher: Ema[Network] | None = None
         self.domain: Domain = "source"
         """Whose path of the network is evaluated: where the target has layers of its own, they follow the warm-up."""
 

@@ -226,9 +226,11 @@ def test_a_new_network_learns_from_the_adapted_one():
     assert loss.parts["divergence"] >= 0
 
 
-def test_the_teacher_is_part_of_the_state_and_of_nothing_else():
-    assert not any(key.startswith("teacher") for key in build().state_dict())
-    assert any(key.startswith("teacher") for key in build(distil_share=0.25).state_dict())
+def test_the_teacher_is_part_of_the_state_from_its_stage_on():
+    method = build(distil_share=0.25)
+    assert not any(key.startswith("teacher") for key in method.state_dict())
+    stage_of(method, "distil").start()
+    assert any(key.startswith("teacher") for key in method.state_dict())
 
 
 # The released code's network
