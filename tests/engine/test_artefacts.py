@@ -173,3 +173,23 @@ def test_versions_of_a_lost_future_are_removed(tmp_path: Path) -> None:
 def test_a_stage_that_prepares_without_images_is_told() -> None:
     with pytest.raises(UsageError, match="images of the target"):
         list(RunWorkspace(Path("unused"), no_images, DEVICE).images("target"))
+
+
+def test_images_are_counted_unopened_and_a_walk_tells_where_it_is(tmp_path: Path) -> None:
+    opened: list[str] = []
+
+    def images(domain: str, skip: Any) -> Iterator[Any]:
+        for name in ("a", "b", "c"):
+            if not skip(name):
+                opened.append(name)
+                yield samples(0, (name,))
+
+    told: list[tuple[int, int]] = []
+    workspace = RunWorkspace(tmp_path, images, DEVICE, check=lambda place, whole: told.append((place, whole)))
+    assert workspace.count("target") == 3
+    assert opened == []
+    workspace.write("pseudo", "b", torch.zeros(2, 2).long())
+    assert [workspace.has("pseudo", name) for name in "abc"] == [False, True, False]
+    assert [image.names[0] for image in workspace.images("target", skip_done="pseudo")] == ["a", "c"]
+    assert told == [(1, 3), (3, 3)]
+    assert [image.names[0] for image in workspace.images("target", share=True)] == ["a", "b", "c"]

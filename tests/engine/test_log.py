@@ -69,6 +69,26 @@ def test_without_a_terminal_there_are_few_plain_lines(tmp_path: Path) -> None:
     assert re.search(r"adapt 13/13  loss \d.* lr \d.* it/s  \d.* GiB  ETA 0:00:00", log[-1])
 
 
+def test_a_terminal_shows_where_a_pass_is(tmp_path: Path) -> None:
+    out = io.StringIO()
+    log = RunLog(RunFolder(tmp_path), CLASSES, 10, Console(file=out, force_terminal=True, width=150))
+    log.open(0)
+    log.looking("labels", 12, 2975)
+    log.close()
+    assert "labels" in out.getvalue()
+    assert "image 12/2975" in out.getvalue()
+
+
+def test_without_a_terminal_a_pass_says_seldom_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    log = RunLog(RunFolder(tmp_path), CLASSES, 10, Console(file=out))
+    now = iter([100.0, 100.0, 105.0, 111.0, 111.0])
+    monkeypatch.setattr("udabench.engine.log.time.monotonic", lambda: next(now))
+    for place in (1, 2, 3):
+        log.looking("labels", place, 3)
+    assert out.getvalue().splitlines() == ["labels: image 1/3", "labels: image 3/3"]
+
+
 def test_a_terminal_shows_a_bar_with_loss_rate_speed_and_memory(tmp_path: Path) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=150)

@@ -99,6 +99,15 @@ class RunLog:
             self._said = time.monotonic()
             self.console.print(line, markup=False)
 
+    def looking(self, stage: str, place: int, whole: int) -> None:
+        """A pass is at an image of a list. For people at the terminal."""
+        now = f"image {place}/{whole}"
+        if self._bar is not None:
+            self._bar.update(self._task, description=stage, now=now)
+        elif time.monotonic() - self._said >= PLAIN_SECONDS:
+            self._said = time.monotonic()
+            self.console.print(f"{stage}: {now}", markup=False)
+
     def values(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:
         """Values that are measured at an iteration: a logged step's, or an evaluation's. Raises DiskFull."""
         self._metrics.write(stage, iteration, values)
@@ -146,6 +155,9 @@ class SilentLog(RunLog):
         pass
 
     def step(self, stage: str, iteration: int, values: Mapping[str, float], pace: Pace) -> None:
+        pass
+
+    def looking(self, stage: str, place: int, whole: int) -> None:
         pass
 
     def values(self, stage: str, iteration: int, values: Mapping[str, float]) -> None:

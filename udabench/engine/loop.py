@@ -229,7 +229,7 @@ class Trainer:
             self.log.warn,
         )
         seed_everything(*here)
-        workspace = RunWorkspace(folder, self.open_images, self.device, here, self._stop_at_once)
+        workspace = RunWorkspace(folder, self.open_images, self.device, here, self._between_images)
         run_pass(self.method, stage, workspace, self.engine, notes)
         values = {name: value for name, value in notes.read().items() if math.isfinite(value)}
         if values:
@@ -353,10 +353,11 @@ class Trainer:
         self.counters.wall_seconds = self._earlier_seconds + time.perf_counter() - self._session
         self.counters.peak_memory = max(self.counters.peak_memory, peak_memory(self.device))
 
-    def _stop_at_once(self) -> None:
-        """Between the images of a pass the ranks do not wait for each other."""
+    def _between_images(self, place: int, whole: int) -> None:
+        """Of a pass: the ranks do not wait for each other."""
         if self.stop:
             raise self._stopped()
+        self.log.looking(self.counters.stage_name, place, whole)
 
     def _stopped(self) -> Stopped:
         saved = 0 if self._saved is None else self._saved

@@ -29,7 +29,7 @@ class RunWorkspace:
         open_images: the training images of a domain.
         device: where the method is.
         place: seeds the global generators before each image, so that a pass that was killed and goes on draws the same.
-        check: called before each image; may raise to stop.
+        check: called before each image with its place in the list, from 1, and the list's length; may raise to stop.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class RunWorkspace:
         open_images: OpenImages,
         device: torch.device,
         place: tuple[object, ...] = (),
-        check: Callable[[], None] = lambda: None,
+        check: Callable[[int, int], None] = lambda place, whole: None,
     ) -> None:
         self.folder = folder
         self._open_images = open_images
@@ -47,15 +47,17 @@ class RunWorkspace:
         self._check = check
 
     def images(self, domain: Domain, skip_done: str | None = None, share: bool = False) -> Iterator[Samples]:
-        turns, shared = itertools.count(), share or skip_done is not None
+        place, whole, shared = 0, self.count(domain), share or skip_done is not None
 
         def skip(name: str) -> bool:
+            nonlocal place
+            place += 1
             # Turns go by the whole list, whatever is done of it: no two ranks take the same image.
-            others = shared and next(turns) % world_size() != rank()
+            others = shared and (place - 1) % world_size() != rank()
             return others or (skip_done is not None and self.has(skip_done, name))
 
         for samples in self._open_images(domain, skip):
-            self._check()
+            self._check(place, whole)
             seed_everything(*self._place, domain, *samples.names)
             yield samples_to_device(samples, self._device)
         if shared:
