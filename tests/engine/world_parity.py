@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from world_stage import play
 
 from udabench.run import conduct
+from udabench.run import opened as opening
 from udabench.run.plan import Plan
 from udabench.testing.subject import Subject
 
@@ -42,6 +43,7 @@ MORE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "mic-hrda": ("mic", {"network.name": "hrda:fake", "network.options": {"dropout": 0.0, "attention": "deeplabv2"}}),
     "t2sda-unequal": ("t2sda", {**PULL, "data.target_batch": 2}),
     "bicl": ("bicl", {"threshold": 0.5, "momentum": 0.9, "refresh_every": 2, "warmup_share": 0.2, "distil_share": 0.2}),
+    "cbst": ("cbst", {"mixture": "drawn", "source_portion": 0.5, "rounds": 2, "mrkld": 0.1, "lrent": 0.25}),
     "t2sda-jitter": ("t2sda", {**PULL, "translator": "color_jitter", "mix_scope": "image", "weight_scope": "batch"}),
 }
 LEARNING: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -73,9 +75,9 @@ def parity(root: Path, name: str, method: str, values: Mapping[str, Any], sizes:
 
 def ended(plan: Plan, folder: Path) -> dict[str, str]:
     """The state with which this rank ends a run, in short."""
-    opened: list[conduct.Opened] = []
+    opened: list[opening.Opened] = []
 
-    def open_plan(*given: Any, original: Callable[..., conduct.Opened] = conduct.open_plan) -> conduct.Opened:
+    def open_plan(*given: Any, original: Callable[..., opening.Opened] = conduct.open_plan) -> opening.Opened:
         opened.append(original(*given))
         return opened[0]
 
@@ -90,7 +92,7 @@ def gpu_parity(root: Path) -> None:
     plan = Subject("t2sda", None, root / "gpu", values).plan
 
     def scene(folder: Path) -> dict[str, str]:
-        conduct.choose_device = lambda name: torch.device("cuda", 0)
+        opening.choose_device = lambda name: torch.device("cuda", 0)
         return ended(plan, folder)
 
     for size in (1, 2):

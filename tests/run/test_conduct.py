@@ -20,9 +20,10 @@ from udabench.errors import PluginError, UsageError
 from udabench.evaluate.evaluator import Evaluation
 from udabench.method import Batch, Group, Loss, Method, Optimizer, Samples, Stage
 from udabench.results import Scored
-from udabench.run import conduct
-from udabench.run.conduct import open_plan, start_run
+from udabench.run import opened as opening
+from udabench.run.conduct import start_run
 from udabench.run.evaluation import evaluate_run
+from udabench.run.opened import open_plan
 from udabench.run.plan import Plan, Request, make_plan
 from udabench.run.predict import Predictor
 from udabench.run.scoring import Scorer
@@ -145,7 +146,7 @@ def test_what_two_processes_cannot_do_is_refused_first(
     plan = subject("dacs", tmp_path, **values).plan
     open_plan(plan)
     shutil.rmtree(tmp_path / "data")
-    monkeypatch.setattr(conduct, "world_size", lambda: 2)
+    monkeypatch.setattr(opening, "world_size", lambda: 2)
     with pytest.raises(UsageError, match=re.escape(said)):
         open_plan(plan)
 

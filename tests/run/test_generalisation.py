@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from udabench.errors import DataError
-from udabench.run.conduct import open_plan, start_run
+from udabench.run.conduct import start_run
+from udabench.run.opened import open_plan
 from udabench.testing import dataset
 from udabench.testing.subject import Subject
 

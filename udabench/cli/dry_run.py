@@ -159,7 +159,9 @@ def _costs(
     cost = estimate(plan, images, 0 if heritage is None else len(heritage.stages))
     times = f" x {runs} runs" if runs > 1 else ""
     yield f"parameters  {cost.parameters / 1e6:.1f} million trained"
-    yield f"disk        {cost.disk.described()}{times}; {free_space(place) / 2**30:.0f} GiB free"
+    free = free_space(place)
+    short = "" if free >= cost.disk.total else ": [bold red]too little, this run would not start[/]"
+    yield f"disk        {cost.disk.described()}{times}; {free / 2**30:.0f} GiB free{short}"
     if cost.step_seconds is None or cost.step_flops is None:
         yield "time        not estimated: every stage reads what a pass over the data writes"
         return

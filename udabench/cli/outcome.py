@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from udabench.run.conduct import Outcome
+    from udabench.run.outcome import Outcome
 
 
 def print_outcome(outcome: Outcome) -> None:

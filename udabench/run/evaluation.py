@@ -14,8 +14,9 @@ from udabench.evaluate.evaluator import limited
 from udabench.network import WeightsReport
 from udabench.resolve import Layer, Resolved, resolve
 from udabench.results import Cost, read_record
-from udabench.run.conduct import Outcome, Scores, ancestor_of, evaluation_progress, write_outcome
+from udabench.run.conduct import evaluation_progress
 from udabench.run.evaluated import evaluated
+from udabench.run.outcome import Outcome, Scores, ancestor_of, write_outcome
 from udabench.run.plan import COMMAND_LINE, Plan
 from udabench.run.scoring import Scorer
 from udabench.run.trained import Trained, load_trained
