@@ -365,7 +365,7 @@ class Stage:
     optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     domains: tuple[Domain, ...] = ("source", "target")
     layers: Mapping[str, tuple[Domain, str]] = field(default_factory=dict)
-    uncut: frozenset[str] = frozenset()
+    uncut: tuple[str, ...] = ()
     context: Size | None = None
     mining: Mining | None = None
     source_share: float = 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from udabench.config import MethodConfig, setting
@@ -10,6 +11,9 @@ from udabench.parts.ema import Norms
 from udabench.parts.losses import Reduction
 
 Mean = Literal["pixels", "images"]
+warming, passing, adapting = (partial(setting, stages=first) for first in ("warmup", "prototypes", "stage1"))
+labelling, distilling = partial(setting, stages="labels*"), partial(setting, stages="stage[2-9]")
+"""Settings by the first stage that they act on."""
 
 
 class ProDAConfig(MethodConfig):
@@ -25,15 +29,15 @@ class ProDAConfig(MethodConfig):
     distillations: int = setting(
         2, "stages of distillation after stage 1 (2: stages 2 and 3)", origin="ProDA code", ge=0, le=8
     )
-    distill_weights: str | None = setting(
+    distill_weights: str | None = distilling(
         None,
         "initial weights of the students of distillation: a name or a file; none: as the first network begins",
         origin="ProDA code (SimCLR's, in its paper rows)",
     )
-    distill_options: dict[str, Any] = setting(
+    distill_options: dict[str, Any] = distilling(
         dict, "network options of these students, over network.options", origin="ProDA code (bn_clr)"
     )
-    distill_start: Literal["weights", "teacher"] = setting(
+    distill_start: Literal["weights", "teacher"] = distilling(
         "weights",
         "the students of the second and later distillations begin from distill_weights, or from their teacher's "
         "weights (README of the code)",
@@ -41,27 +45,27 @@ class ProDAConfig(MethodConfig):
     )
 
     # Optimisers: optim.lr and optim.head_lr_factor are stage 1's
-    warmup_lr: float = setting(2.5e-4, "learning rate of the warm-up", origin="ProDA code", gt=0, le=1)
-    distill_lr: float = setting(6e-4, "learning rate of the distillations", origin="ProDA code", gt=0, le=1)
+    warmup_lr: float = warming(2.5e-4, "learning rate of the warm-up", origin="ProDA code", gt=0, le=1)
+    distill_lr: float = distilling(6e-4, "learning rate of the distillations", origin="ProDA code", gt=0, le=1)
     other_head_factor: float = setting(
         10.0, "learning rate of heads over the encoder's, in warm-up and distillations", origin="ProDA code", gt=0
     )
 
     # Prototypes
-    temperature: float = setting(1.0, "tau of the softmax over distances to prototypes", origin="ProDA code", gt=0)
-    prototype_momentum: float = setting(
+    temperature: float = adapting(1.0, "tau of the softmax over distances to prototypes", origin="ProDA code", gt=0)
+    prototype_momentum: float = adapting(
         1e-4, "share of a batch's means in the prototypes, each step", origin="ProDA code", ge=0, le=1
     )
-    prototype_mean: Mean = setting(
+    prototype_mean: Mean = passing(
         "pixels",
         "a prototype is the mean over all pixels of the target (of the batch), or the mean of the images' means (one "
         "after the other)",
         origin="paper Eq 6 (images: ProDA code)",
     )
-    prototype_pixels: int = setting(
+    prototype_pixels: int = passing(
         10, "cells of a class from which on its mean counts", origin="ProDA code", unit="cells", ge=1
     )
-    soft_classes: int = setting(
+    soft_classes: int = passing(
         6,
         "classes of each cell whose probabilities are stored; what is left of 1 is shared out among the others",
         ge=1,
@@ -69,50 +73,50 @@ class ProDAConfig(MethodConfig):
     )
 
     # Stage 1
-    rectify: bool = setting(
+    rectify: bool = adapting(
         True, "soft labels are weighted by the distances to prototypes; no: their argmax is learnt", origin="paper Eq 3"
     )
-    ema: float = setting(0.999, "momentum of the teacher", origin="ProDA code", ge=0, lt=1)
-    teacher_norms: Norms = setting(
+    ema: float = adapting(0.999, "momentum of the teacher", origin="ProDA code", ge=0, lt=1)
+    teacher_norms: Norms = adapting(
         "train",
         "mode of the teacher's norms: running; batch; train: of the batch, and dropout on",
         origin="ProDA code (which never puts it into eval mode)",
     )
-    label_stride: int = setting(
+    label_stride: int = adapting(
         4, "side of the cells in which the target's losses are taken", origin="ProDA code", unit="pixels", ge=1
     )
-    ce_weight: float = setting(0.1, "weight of the target's cross entropy", origin="ProDA code (rce_alpha)", ge=0)
-    rce_weight: float = setting(1.0, "weight of its reverse", origin="ProDA code (rce_beta)", ge=0)
-    rce_floor: float = setting(
+    ce_weight: float = adapting(0.1, "weight of the target's cross entropy", origin="ProDA code (rce_alpha)", ge=0)
+    rce_weight: float = adapting(1.0, "weight of its reverse", origin="ProDA code (rce_beta)", ge=0)
+    rce_floor: float = adapting(
         1e-4, "probability that a label gives to other classes, in the reverse", origin="ProDA code", gt=0, lt=1
     )
-    regulariser: float = setting(
+    regulariser: float = adapting(
         0.1, "weight of the divergence from uniform predictions (0 from SYNTHIA)", origin="ProDA code (MRKLD)", ge=0
     )
-    consistency: float = setting(
+    consistency: float = adapting(
         10.0, "weight of the divergence between the assignments of two views", origin="ProDA code", ge=0
     )
-    kl_divisor: Divisor = setting(
+    kl_divisor: Divisor = adapting(
         "pixels",
         "divergences, of stage 1 and of distillation, are divided by the pixels, or by pixels times classes",
         origin="udabench (a mean over pixels; elements: ProDA code)",
     )
 
     # Distillation
-    label_threshold: float = setting(
+    label_threshold: float = labelling(
         0.95, "pseudo-labels are kept above this confidence", origin="ProDA code", ge=0, le=1
     )
-    label_flip: bool = setting(True, "pseudo-labels come from the mean with mirrored images", origin="ProDA code")
-    kd: Form = setting(
+    label_flip: bool = labelling(True, "pseudo-labels come from the mean with mirrored images", origin="ProDA code")
+    kd: Form = distilling(
         "corrected",
         "divergence from the teacher, or the released code's: probabilities in the place of their logarithms",
         origin="paper Eq 12 (release: ProDA code)",
     )
-    kd_weight: float = setting(1.0, "its weight", origin="ProDA code", ge=0)
+    kd_weight: float = distilling(1.0, "its weight", origin="ProDA code", ge=0)
 
     # Views and source
-    operations: int = setting(2, "operations of RandAugment", origin="ProDA code", ge=0, le=8)
-    cutout: float = setting(
+    operations: int = adapting(2, "operations of RandAugment", origin="ProDA code", ge=0, le=8)
+    cutout: float = adapting(
         1 / 3, "side of what is cut out over the crop's shorter side; 0: nothing", origin="ProDA code", ge=0, le=1
     )
     ce_avg: Reduction = setting(

@@ -51,15 +51,16 @@ class ProDA(Method):
 
     Config = ProDAConfig
     outputs = ("source", "target")
-    reached: Tensor
-    """int64: the network whose training was begun last."""
+    networks: nn.ModuleList
+    """Those whose training was begun: what a run of fewer stages stores is what one of more stages takes over."""
 
     def __init__(self, config: ProDAConfig, setup: Setup) -> None:
         super().__init__(config, setup)
         self.config = config
         first = setup.network()
         students = [setup.network(config.distill_weights, config.distill_options) for _ in range(config.distillations)]
-        self.networks = nn.ModuleList([first, *students])
+        self._all = [first, *students]
+        self.networks = nn.ModuleList([first])
         self.teacher = Ema(first, config.ema, norms=config.teacher_norms)
         self.prototypes = Prototypes(
             len(setup.task.classes),
@@ -69,7 +70,6 @@ class ProDA(Method):
             config.prototype_pixels,
         )
         self.augment = RandAugment(config.operations, cutout=config.cutout)
-        self.register_buffer("reached", torch.zeros((), dtype=torch.int64))
 
     # Stages
 
@@ -113,7 +113,7 @@ class ProDA(Method):
             self.adapt,
             {"segmenter": self.setup.segmenter(self._network(0))},
             layers={SOFT: ("target", SOFT)},
-            uncut=frozenset({SOFT}),
+            uncut=(SOFT,),
             start=self._copy_teacher,
             after_step=self._follow,
         )
@@ -142,9 +142,9 @@ class ProDA(Method):
         self.teacher.update(self.networks[0], _SETTLED)
 
     def _begin(self, number: int) -> None:
+        self.networks.extend(self._all[len(self.networks) : number + 1])
         if self.config.distill_start == "teacher" and number > 1:
             self.networks[number].load_state_dict(self.networks[number - 1].state_dict())
-        self.reached.fill_(number)
 
     def _tuner(self, network: Network, lr: float) -> Optimizer:
         """The configured optimiser at the learning rates of warm-up and distillations."""
@@ -266,12 +266,10 @@ class ProDA(Method):
         return self._network(self.config.distillations)
 
     def _network(self, number: int) -> Network:
-        network = self.networks[number]
-        assert isinstance(network, Network)
-        return network
+        return self._all[number]
 
     def _logits(self, number: int, samples: Samples) -> Tensor:
-        logits: Tensor = self.networks[min(number, int(self.reached))](samples.image).logits
+        logits: Tensor = self.networks[min(number, len(self.networks) - 1)](samples.image).logits
         return logits
 
     def _probabilities(self, number: int, samples: Samples) -> Tensor:

@@ -301,7 +301,7 @@ def test_a_layer_of_another_size_is_an_error(coordinates) -> None:
 
 def test_an_uncut_layer_comes_as_it_was_written(coordinates) -> None:
     layers = {"where": ("target", "where"), "map": ("target", "map")}
-    stage = Stage("train", 10, lambda *_: iter(()), {}, layers=layers, uncut=frozenset({"map"}))
+    stage = Stage("train", 10, lambda *_: iter(()), {}, layers=layers, uncut=("map",))
     function = function_of(coordinates, stage, {"where": Coordinates2d(), "map": Coordinates2d((4, 6))})
     expected = Coordinates2d((4, 6)).read("sample0").numpy()
     for iteration in range(4):

@@ -440,7 +440,6 @@ def test_stage_1_trains_its_network_alone():
     method = begun()
     run(stage_of(method, "stage1"), soft_batch()[0])
     assert fakes.gradients(method.networks[0])
-    assert not fakes.gradients(method.networks[1])
     assert not fakes.gradients(method.teacher)
 
 
@@ -461,6 +460,7 @@ def test_distillation_by_hand(form, divisor):
     with torch.no_grad():
         method.networks[0].head.weight.mul_(0.3)
     batch, label = labelled()
+    stage_of(method, "stage2").start()
     twin = copy.deepcopy(method.networks[1]).train()
     twin(batch.source.image)
     student = twin(batch.target.image).logits.double()
@@ -516,7 +516,7 @@ def test_stages_share_the_steps_out():
     assert [stage.name for stage in stages] == names
     assert [stage.iterations for stage in stages] == [3, 0, 3, 0, 2, 0, 2]
     assert stages[0].domains == ("source",)
-    assert stages[2].uncut == {SOFT}
+    assert stages[2].uncut == (SOFT,)
     given = build(iterations=10, warmup_iterations=5, distillations=1).stages()
     assert [stage.iterations for stage in given] == [5, 0, 3, 0, 2]
     assert [stage.name for stage in build(warmup_iterations=0, distillations=0).stages()] == ["prototypes", "stage1"]
@@ -547,26 +547,39 @@ def test_rates_of_each_training():
 def test_a_later_student_may_begin_from_its_teacher():
     for start, same in (("weights", False), ("teacher", True)):
         method = build(distill_start=start)
-        with torch.no_grad():
-            for network in method.networks[:2]:
-                network.head.weight.add_(1)
         for name in ("stage2", "stage3"):
+            with torch.no_grad():
+                method.networks[-1].head.weight.add_(1)
             stage_of(method, name).start()
-        _, second, third = (network.head.weight for network in method.networks)
+        first, second, third = (network.head.weight for network in method.networks)
+        assert torch.equal(first, second)
         assert torch.equal(second, third) == same
-        assert method.reached.item() == 2
+        # Idempotent, and alone as well.
+        stage_of(method, "stage3").start()
+        stage_of(again := build(distill_start=start), "stage3").start()
+        assert len(method.networks) == len(again.networks) == 3
+
+
+def test_what_is_stored_grows_with_the_stages():
+    """The state after stage 1 is the same, however many distillations follow."""
+    alone, more = build(distillations=0), build(distillations=2)
+    assert alone.state_dict().keys() == more.state_dict().keys()
+    stage_of(more, "stage2").start()
+    assert {key for key in more.state_dict() if key not in alone.state_dict()} == {
+        f"networks.1.{key}" for key in alone.networks[0].state_dict()
+    }
 
 
 def test_the_network_that_was_begun_last_is_evaluated():
     method, (each, *_) = build().eval(), fakes.whole_images(1)
     with torch.no_grad():
-        for number, network in enumerate(method.networks):
+        for number, network in enumerate(method._all):
             network.head.bias.fill_(10.0 * number)
     predictors = method.predictors()
     assert list(predictors) == ["student", "stage1", "stage2"]
-    assert method.network_of_record() is method.networks[2]
+    assert method.network_of_record() is method._all[2]
     with torch.no_grad():
-        first, *_ = logits = [network(each.image).logits for network in method.networks]
+        first, *_ = logits = [network.eval()(each.image).logits for network in method._all]
         assert all(torch.equal(predict(each), first) for predict in predictors.values())
         stage_of(method, "stage3").start()
         found = [predictors[name](each) for name in ("stage1", "stage2", "student")]
@@ -577,6 +590,8 @@ def test_students_have_weights_and_options_of_their_own():
     overrides = {"network.name": "fake", "network.options": {"width": 4}}
     values = {"distill_weights": "none", "distill_options": {"width": 6}, "distillations": 1}
     method = ProDA(ProDA.Config(**values), fake_setup(overrides=overrides))
+    assert [network.feature_channels[0] for network in method.networks] == [4]
+    stage_of(method, "stage2").start()
     assert [network.feature_channels[0] for network in method.networks] == [4, 6]
     overrides |= {"network.name": "lite0-proda", "network.options": {}}
     with pytest.raises(CheckpointError, match="nowhere"):

@@ -68,7 +68,7 @@ class DomainBatches:
     max_ratio: float = 1.0
     min_wanted: float = 0.0
     layers: Mapping[str, LayerReader] = field(default_factory=dict)
-    uncut: frozenset[str] = frozenset()
+    uncut: tuple[str, ...] = ()
     mined: Mined | None = None
 
     def samples(self, seed: int, stage: str, positions: range) -> Samples:
