@@ -20,9 +20,11 @@ from udabench.networks.build import build_network
 from udabench.parts.label_rules import PortionRule, TopRule
 from udabench.parts.prototypes import cell_counts, class_means
 from udabench.plugins import import_file, load_registry
+from udabench.presets import presets_of
 from udabench.testing import check_method, fake_registry
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+rows = import_file(Path(__file__).with_name("rows.py"))
 
 
 def build(setup=None, **values):
@@ -330,6 +332,47 @@ def test_a_run_of_another_method_prints_nothing(tmp_path, capsys):
     (tmp_path / "metrics.jsonl").write_text('{"stage": "train", "iteration": 1, "values": {"loss/source": 1.0}}')
     print_table(str(tmp_path))
     assert capsys.readouterr().out == ""
+
+
+# Rows
+
+TABLE_3 = {"base": (49.5, 45.1), "fcl": (51.2, 48.8), "bcl": (53.5, 51.3), "dynamic": (55.3, 53.5), "cal": (57.1, 55.6)}
+LABELS = {"base": "static", "fcl": "static", "bcl": "static", "dynamic": "hybrid", "cal": "hybrid"}
+
+
+@pytest.mark.parametrize(("row", "figures"), TABLE_3.items())
+def test_rows_of_table_3(row, figures):
+    gta, synthia = figures
+    published = presets_of(rows.REGISTRY.methods.describe("bicl"))[f"table3-{row}"].published
+    assert published == {"gta5-cityscapes": {"mIoU19": gta}, "synthia-cityscapes": {"mIoU16": synthia}}
+    for name in (f"table3-{row}", "quick" if row == "cal" else f"quick-{row}"):
+        values = rows.row("bicl", name).config.settings
+        assert (values.fc_weight > 0, values.bc_weight > 0) == (row != "base", row not in ("base", "fcl"))
+        assert values.contrast_labels == LABELS[row]
+        assert values.calibrate is (row != "dynamic")
+        assert values.distil_share == 0
+
+
+def test_the_distilled_row_adds_a_training():
+    plain, distilled = (rows.row("bicl", f"table3-{row}").config for row in ("cal", "cal-distilled"))
+
+    def lengths(config):
+        stages = BiCL(config.settings, fakes.FakeSetup(iterations=config.iterations)).stages()
+        return {stage.name: stage.iterations for stage in stages}
+
+    assert lengths(plain) == {"warmup": 20_000, "adapt": 100_000}
+    assert lengths(distilled) == {**lengths(plain), "distil": 100_000}
+
+
+def test_the_released_codes_row():
+    config = rows.row("bicl", "dass-release").config
+    assert config.network.options == {"lineage": "caffe", "domain_stem": True}
+    assert (config.settings.contrast_labels, config.settings.features) == ("static", "branches")
+    assert (config.settings.static_rule, config.settings.static_portion) == ("dass", 0.1)
+    method = BiCL(config.settings.model_copy(update={"features": "encoder"}), fakes.FakeSetup(optim=config.optim))
+    rate = stage_of(method, "adapt").optimizers["segmenter"].schedule
+    assert method.config.round_decay == 0.5
+    assert rate.length == config.settings.refresh_every == 10_000
 
 
 # The kit
