@@ -48,7 +48,8 @@ def test_figures_stand_only_where_task_and_network_are_the_rows(source, preset, 
         ("mic", "t2sda", {}, "mIoU19 76.7"),
         ("t2sda", "hrda", {"addons": "mic"}, "null (the row is of t2sda, not of mic around t2sda)"),
         ("proda", "proda-sam", {}, "mIoU19 58.1"),
-        ("sam_addon", "proda-sam", {"sa_weight": 0.1}, "mIoU19 58.1; this run differs from the row in: settings.sa_weight"),
+        ("sam_addon", "proda-sam", {"sa_weight": 0.1},
+         "mIoU19 58.1; this run differs from the row in: settings.sa_weight"),
     ],
 )  # fmt: skip
 def test_what_differs_from_a_row_is_named(method, preset, overrides, said):
