@@ -78,7 +78,8 @@ class CBST(Method):
 
     def _round(self, number: int, iterations: int, optimizer: Optimizer) -> Iterator[Stage]:
         layers = (LABEL, SOFT) if self.config.lrent else (LABEL,)
-        yield Stage(f"labels-{number}", 0, prepare=partial(self.label, number))
+        size = Stage.pixel_bytes + 2 * self.config.soft_classes * (SOFT in layers)
+        yield Stage(f"labels-{number}", 0, prepare=partial(self.label, number), pixel_bytes=size)
         yield Stage(
             f"retrain-{number}",
             iterations,

@@ -218,3 +218,8 @@ def test_norms_keep_their_statistics_in_retraining_alone(frozen):
     assert norm.weight.grad is not None
     list(method.warm_up(batch, 0, torch.Generator()))
     assert not torch.equal(norm.running_mean, before)
+
+
+def test_soft_labels_are_counted_for_the_disk():
+    plain, soft = (stages_of(built(lrent=lrent))["labels-1"].pixel_bytes for lrent in (0.0, 0.25))
+    assert soft - plain == 6
