@@ -225,7 +225,7 @@ class RunConfig(Section):
         40_000, "training steps (a method with stages shares them out)", origin="DAFormer code", unit="iterations", ge=1
     )
     init_from: Path | None = setting(None, "folder of a finished run that this one begins from", hashed=False)
-    ancestor: str | None = setting(None, "digest of that run's outcome and weights; follows from init_from")
+    ancestor: str | None = setting(None, "that run's row (same seed), or its digest; follows from init_from")
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     data: DataConfig = Field(default_factory=DataConfig)
     optim: OptimConfig = Field(default_factory=OptimConfig)

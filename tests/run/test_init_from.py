@@ -41,13 +41,22 @@ def test_a_second_generation_goes_on_where_the_first_ended(home: Home, tmp_path:
     assert "init_from" not in record.config
 
 
-def test_the_hash_is_of_what_the_ancestor_ended_with_not_of_its_place(home: Home, tmp_path: Path) -> None:
+def test_the_hash_is_of_the_ancestor_not_of_its_place(home: Home, tmp_path: Path) -> None:
     moved = shutil.copytree(home.one, tmp_path / "elsewhere")
     here, there = (home.plan(generations=2, init_from=path).config for path in (home.one, moved))
     assert here.hash == there.hash
     assert here.hash != home.plan(generations=2).config.hash
     other = home.run("other", **{"generations": 1, "optim.lr": 1e-2})
     assert home.plan(generations=2, init_from=other).config.hash != here.hash
+
+
+def test_what_begins_from_each_seed_of_a_row_is_a_row(home: Home) -> None:
+    again = home.run("again", generations=1, seed=1)
+    first = home.plan(generations=2, init_from=home.one).config
+    second = home.plan(generations=2, init_from=again, seed=1).config
+    assert first.hash == second.hash
+    assert home.plan(generations=2, init_from=again).config.hash != first.hash
+    assert home.plan(generations=2, init_from=home.one, seed=1).config.hash != first.hash
 
 
 @pytest.mark.parametrize(

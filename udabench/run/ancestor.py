@@ -18,7 +18,7 @@ from udabench.results.record import Record
 from udabench.results.store import read_record
 
 KEY = "ancestor"
-"""The key of the configuration that holds the ancestor's digest."""
+"""The key of the configuration that says which run is the ancestor."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class Ancestor:
         """Of what it ended with: its outcome and its weights, wherever its folder lies."""
         outcome = self.record.matrices if self.record is not None else "imported"
         return sha256(f"{outcome} {self.last.weights}".encode()).hexdigest()
+
+    def known_as(self, seed: int) -> str:
+        """What the configuration's hash holds of it, for a run of this seed.
+
+        A run of the same seed stands for its row: what begins from each seed of a row is a row too. Any other run, and
+        imported weights, are what they ended with.
+        """
+        if self.record is not None and self.record.seed == seed:
+            return f"row {self.record.config_hash}"
+        return self.digest
 
     @property
     def stages(self) -> list[dict[str, Any]]:
@@ -78,14 +88,14 @@ def read_ancestor(path: Path) -> Ancestor:
 
 
 def with_ancestor(resolved: Resolved) -> Resolved:
-    """The configuration with the digest of the run that it begins from, which makes it another experiment.
+    """The configuration with the run that it begins from, which makes it another experiment.
 
-    Raises UsageError where the digest is stated by hand.
+    Raises UsageError where that is stated by hand.
     """
     config: RunConfig = resolved.config
     if config.ancestor is not None:
         raise UsageError(f"'{KEY}' follows from init_from and cannot be set. Leave it out.")
     if config.init_from is None:
         return resolved
-    digest = read_ancestor(config.init_from).digest
-    return Resolved(config.model_copy(update={KEY: digest}), {**resolved.origins, KEY: "init_from"})
+    known = read_ancestor(config.init_from).known_as(config.seed)
+    return Resolved(config.model_copy(update={KEY: known}), {**resolved.origins, KEY: "init_from"})
