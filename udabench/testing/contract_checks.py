@@ -52,9 +52,11 @@ def check_stages(subject: Subject) -> str:
     twice = [name for name, count in Counter(stage.name for stage in stages).items() if count > 1]
     if twice:
         raise Broken(f"Two stages are called '{twice[0]}'. Give each its own name: artefacts and logs lie under it.")
-    own = {id(p) for p in method.parameters()}
-    for stage in stages:
-        _check_stage(stage, own)
+    for index in range(len(stages)):
+        # Entered as in a run: a start may begin a network of its own.
+        if (start := method.stages()[index].start) is not None:
+            start()
+        _check_stage(method.stages()[index], {id(p) for p in method.parameters()})
     if [stage.name for stage in method.stages()] != [stage.name for stage in stages]:
         raise Broken("stages() gives other stages when it is called again. It must only declare.")
     return ", ".join(f"{stage.name} ({stage.iterations})" for stage in stages)
@@ -79,7 +81,7 @@ def _check_stage(stage: Stage, own: set[int]) -> None:
         if any(id(p) not in own for p in parameters):
             raise Broken(
                 f"Optimiser '{name}' of stage '{stage.name}' trains a parameter that is not the method's. Assign the "
-                "module in __init__ (self.network = ...), or no checkpoint will hold it."
+                "module in __init__ (self.network = ...) or in the stage's start, or no checkpoint will hold it."
             )
 
 
