@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from udabench.analysis.base import Analysis, Place, Seen, Subject
 from udabench.config import RunConfig
@@ -24,7 +24,7 @@ def classes(count: int = 3) -> LabelSpace:
 def make(name: str, count: int = 3, config: Any = None, **values: object) -> Any:
     """An analysis by its registered name, on ``count`` classes."""
     analysis: type[Analysis] = load_registry().analyses.get(name)
-    return analysis(analysis.Config.model_validate(values), Subject(None, config or RunConfig(), classes(count)))  # type: ignore[arg-type]
+    return analysis(analysis.Config.model_validate(values), Subject(nn.Module(), config or RunConfig(), classes(count)))  # type: ignore[arg-type]
 
 
 def seen(features: Tensor, label: Tensor, place: Place = "target", logits: Tensor | None = None) -> Seen:

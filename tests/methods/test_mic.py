@@ -279,7 +279,7 @@ def test_the_papers_rows():
 def test_what_cannot_be_wrapped_is_told_by_name():
     with pytest.raises(UsageError, match=r"mic around mic: no method wraps itself"):
         plan("mic")
-    with pytest.raises(UsageError, match=r"around source_only: it makes no pseudo-labels.*dacs, daformer, t2sda"):
+    with pytest.raises(UsageError, match=r"around source_only: it makes no pseudo-labels.*dacs, daformer, .*t2sda"):
         plan("source_only")
     with pytest.raises(UsageError, match=r"Unknown method 'dafromer'\. Did you mean 'daformer'"):
         plan("dafromer")
