@@ -34,6 +34,7 @@ from udabench.method import (
 from udabench.network import Output
 from udabench.parts.confidence import confidence_penalty
 from udabench.parts.label_rules import PortionRule, SoftPortionRule
+from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.norms import statistics_used
 from udabench.parts.pseudo_label_pass import Form, PseudoLabelPass
@@ -73,8 +74,7 @@ class CBST(Method):
         """Of the warm-up, and of each round; the first rounds are one longer."""
         whole, rounds = self.setup.iterations, self.config.rounds
         warmup = min(round(self.config.warmup_share * whole), max(0, whole - rounds))
-        each, longer = divmod(whole - warmup, rounds)
-        return [warmup, *(max(1, each + (number < longer)) for number in range(rounds))]
+        return [warmup, *even_lengths(whole - warmup, rounds)]
 
     def _round(self, number: int, iterations: int, optimizer: Optimizer) -> Iterator[Stage]:
         layers = (LABEL, SOFT) if self.config.lrent else (LABEL,)

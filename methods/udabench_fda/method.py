@@ -14,6 +14,7 @@ from udabench.network import Network, Output
 from udabench.parts.domain_passes import domain_losses
 from udabench.parts.entropy import normalised_entropy, robust_entropy
 from udabench.parts.label_rules import QuantileRule
+from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.translate.apply import translate_source, whole_target
@@ -49,7 +50,7 @@ class FDA(Method):
 
     def stages(self) -> Sequence[Stage]:
         bands = range(len(self.config.bands))
-        lengths = iter(_shares(self.setup.iterations, len(bands) * (self.config.rounds + 1)))
+        lengths = iter(even_lengths(self.setup.iterations, len(bands) * (self.config.rounds + 1)))
         stages = [self._training(0, band, next(lengths)) for band in bands]
         for number in range(1, self.config.rounds + 1):
             stages += self._labellings(number)
@@ -191,9 +192,3 @@ def _panels(loss: Loss, target: Samples) -> Generator[Event, None, None]:
     yield Panel("target", lambda: target.image)
     yield Panel("entropy", lambda: upsample(normalised_entropy(logits)[:, None], size)[:, 0])
     yield Panel("prediction", lambda: upsample(logits, size).argmax(1))
-
-
-def _shares(iterations: int, parts: int) -> list[int]:
-    """The run's steps shared out among the trainings, the first ones one longer; each has one at least."""
-    each, longer = divmod(iterations, parts)
-    return [max(1, each + (part < longer)) for part in range(parts)]

@@ -30,6 +30,7 @@ from udabench.network import Network, Output
 from udabench.parts.confidence import uniform_divergence
 from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
+from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import cross_entropy, segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.parts.soft_maps import BYTES, cut_map, unpack_map
@@ -88,13 +89,13 @@ class ProDA(Method):
         """
         given, whole, trainings = self.config.warmup_iterations, self.setup.iterations, self.config.distillations + 1
         if given is None:
-            return _shares(whole, trainings + 1)
+            return even_lengths(whole, trainings + 1)
         if given + trainings > whole:
             raise UsageError(
                 f"warmup_iterations = {given} leaves {max(0, whole - given)} of iterations = {whole} for {trainings} "
                 "further trainings. Make it smaller, or iterations larger."
             )
-        return [given, *_shares(whole - given, trainings)]
+        return [given, *even_lengths(whole - given, trainings)]
 
     def _warm_up(self, iterations: int) -> Stage:
         optimizers = {"segmenter": self._tuner(self._network(0), self.config.warmup_lr)}
@@ -280,9 +281,3 @@ class ProDA(Method):
             return probability
         mirrored: Tensor = network(samples.image.flip(3)).logits.float().softmax(1)
         return (probability + mirrored.flip(3)) / 2
-
-
-def _shares(iterations: int, parts: int) -> list[int]:
-    """The run's steps shared out among the trainings, the first ones one longer; each has one at least."""
-    each, longer = divmod(iterations, parts)
-    return [max(1, each + (part < longer)) for part in range(parts)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
 
 from torch import Generator as Rng
 from torch import Tensor
@@ -14,6 +13,7 @@ from udabench.method import Batch, Event, Loss, Method, Panel, Samples, Scalar, 
 from udabench.network import Output
 from udabench.parts.domain_passes import domain_losses
 from udabench.parts.label_rules import QuantileRule
+from udabench.parts.lengths import lengths_by
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.translate.apply import translate_source, whole_target
@@ -50,7 +50,7 @@ class SAM(Method):
     def stages(self) -> Sequence[Stage]:
         """Every training begins by itself: with and without the module the baseline is the same, and so its labels."""
         names = list(self._trainings())
-        lengths = _lengths(self.setup.iterations, [self._share(name) for name in names])
+        lengths = lengths_by(self.setup.iterations, [self._share(name) for name in names])
         return [
             stage for name, iterations in zip(names, lengths, strict=True) for stage in self._training(name, iterations)
         ]
@@ -167,9 +167,3 @@ def _seen(loss: Loss, size: tuple[int, ...]) -> Iterator[Event]:
 
 def _classes(output: Output, size: tuple[int, ...]) -> Tensor:
     return upsample(output.logits.detach(), size).argmax(1)
-
-
-def _lengths(iterations: int, shares: Sequence[float]) -> list[int]:
-    """The run's steps by these shares, in whole steps that sum up to them; each training has one at least."""
-    ends = [round(iterations * end / sum(shares)) for end in accumulate(shares, initial=0.0)]
-    return [max(1, stop - start) for start, stop in pairwise(ends)]

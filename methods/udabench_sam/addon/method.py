@@ -14,12 +14,11 @@ from torch import Tensor
 
 from udabench.errors import UsageError
 from udabench.method import Batch, Event, Loss, Method, Scalar, Setup, Stage, Step, changed
-from udabench.network import Output
 from udabench.parts.wrapper import Wrapper
 from udabench_sam.addon.config import SAMAddonConfig
 from udabench_sam.attention import Attentions
 from udabench_sam.attention_training import attention_stage
-from udabench_sam.guard import DivergenceGuard, advice
+from udabench_sam.guard import DivergenceGuard, advice, logit_size
 from udabench_sam.method import SAM
 
 SOURCE, TARGET = ("source", "translated"), ("target", "mixed")
@@ -108,7 +107,7 @@ class SAMAddon(Wrapper):
         terms: dict[str, Tensor] = {}
         for name in self.images:
             if (output := loss.outputs.get(name)) is not None:
-                sizes[name] = _size(output)
+                sizes[name] = logit_size(output)
                 self.guard.see(sizes[name], name, iteration)
                 terms[f"{name}_attention"] = self.attentions.loss(output)
         if not terms:
@@ -116,10 +115,6 @@ class SAMAddon(Wrapper):
         value = loss.value + self.config.sa_weight * torch.stack([*terms.values()]).sum()
         parts = {name: term.detach() for name, term in terms.items()}
         return loss._replace(value=value, parts={**loss.parts, **parts})
-
-
-def _size(output: Output) -> Tensor:
-    return output.score_map.detach().float().abs().mean()
 
 
 def _length(iterations: int, share: float) -> int:
