@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from udabench.labels import IGNORE
 from udabench.method import Samples
 from udabench.network import Output
 from udabench.parts.entropy import mean_entropy
+from udabench.parts.grid import masked
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.upsampled import most_probable
 from udabench_bicl.config import BiCLConfig
@@ -72,12 +72,4 @@ def base_losses(
 def sure_labels(logits: Tensor, target: Samples, threshold: float) -> Tensor:
     """A teacher's most probable classes at the image's resolution, 255 below the threshold and on padding: N H W."""
     confidence, label = most_probable(logits, (target.image.shape[2], target.image.shape[3]))
-    label = label.masked_fill(confidence < threshold, IGNORE)
-    return label if target.valid is None else label.masked_fill(~target.valid, IGNORE)
-
-
-def inside(samples: Samples, logits: Tensor) -> Tensor | None:
-    """Which cells of the logits' grid are no padding: N h w bool; None: all."""
-    if samples.valid is None:
-        return None
-    return F.interpolate(samples.valid[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0] > 0
+    return masked(label.masked_fill(confidence < threshold, IGNORE), target)

@@ -9,20 +9,20 @@ from functools import partial
 import torch
 from torch import Generator as Rng
 from torch import Tensor
-from torch.nn import functional as F
 
 from udabench.errors import UsageError
 from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Probe, Samples, Setup, Stage
 from udabench.network import Network, Output
 from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
+from udabench.parts.grid import inside, nearest
 from udabench.parts.label_rules import LabelRule, PortionRule, TopRule
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.prototypes import Prototypes, cell_counts, class_means, cosine_to
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench_bicl.config import BiCLConfig
 from udabench_bicl.labels import DomainBias, PseudoLabels, make_labels
-from udabench_bicl.losses import base_losses, contrast_loss, inside, sure_labels, term_weights
+from udabench_bicl.losses import base_losses, contrast_loss, sure_labels, term_weights
 from udabench_bicl.names import KINDS, STATIC
 from udabench_bicl.schedule import RoundSchedule
 
@@ -168,8 +168,7 @@ class BiCL(Method):
         cells = cell_counts(label, classes, grid)
         if self.config.pooling == "pixels":
             return cells, class_means(features, cells)
-        small = F.interpolate(label[:, None].double(), grid, mode="nearest")[:, 0].long()
-        return cells, class_means(features, cell_counts(small, classes, grid))
+        return cells, class_means(features, cell_counts(nearest(label, grid), classes, grid))
 
     def distil(self, batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
         """One step of a new network: the source's labels, the teacher's sure ones, and its probabilities (ProDA)."""
@@ -183,7 +182,7 @@ class BiCL(Method):
         parts = {
             "source": segmentation_loss(outputs["source"], source.label),
             "target": segmentation_loss(outputs["target"], label),
-            "divergence": distillation_loss(outputs["target"].logits, teacher, inside(target, teacher)),
+            "divergence": distillation_loss(outputs["target"].logits, teacher, inside(target, teacher.shape[-2:])),
         }
         value = parts["source"] + parts["target"] + self.config.distil_weight * parts["divergence"]
         yield Loss("distil", value, parts=_detached(parts), outputs=outputs)

@@ -30,6 +30,7 @@ from udabench.network import Network, Output
 from udabench.parts.confidence import uniform_divergence
 from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
+from udabench.parts.grid import inside, masked, nearest
 from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import cross_entropy, segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
@@ -37,14 +38,11 @@ from udabench.parts.soft_maps import BYTES, cut_map, unpack_map
 from udabench.size import Size
 from udabench.world import per_rank
 from udabench_proda.config import ProDAConfig
-from udabench_proda.grid import inside, masked, nearest
 from udabench_proda.losses import symmetric_cross_entropy
 from udabench_proda.passes import SOFT, PrototypePass, SureRule, features_of
 from udabench_proda.prototypes import Prototypes, means_of, rectified_label
 
 LABEL = "pseudo_label"
-_SETTLED = 10**9
-"""An iteration at which an EMA moves by its momentum alone: ProDA's has no ramp."""
 
 
 class ProDA(Method):
@@ -62,7 +60,7 @@ class ProDA(Method):
         students = [setup.network(config.distill_weights, config.distill_options) for _ in range(config.distillations)]
         self._all = [first, *students]
         self.networks = nn.ModuleList([first])
-        self.teacher = Ema(first, config.ema, norms=config.teacher_norms)
+        self.teacher = Ema(first, config.ema, norms=config.teacher_norms, ramp=False)
         self.prototypes = Prototypes(
             len(setup.task.classes),
             first.embedding_channels or first.feature_channels[-1],
@@ -140,7 +138,7 @@ class ProDA(Method):
         self.teacher.module.load_state_dict(self.networks[0].state_dict())
 
     def _follow(self, iteration: int) -> None:
-        self.teacher.update(self.networks[0], _SETTLED)
+        self.teacher.update(self.networks[0], iteration)
 
     def _begin(self, number: int) -> None:
         self.networks.extend(self._all[len(self.networks) : number + 1])

@@ -12,11 +12,11 @@ from udabench.errors import DataError
 from udabench.labels import IGNORE, LabelSpace
 from udabench.method import Noted, Panel, Probe, Remark, Samples, Workspace
 from udabench.network import Network, Output
+from udabench.parts.grid import masked, nearest
 from udabench.parts.soft_maps import pack_map
 from udabench.parts.thresholds import ClassConfidences
 from udabench.size import Size
 from udabench.world import total
-from udabench_proda.grid import masked, nearest
 from udabench_proda.prototypes import Means, Prototypes, means_of
 
 SOFT, MEANS, TABLE = "soft_label", "class_means", "prototypes"

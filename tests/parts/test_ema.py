@@ -33,6 +33,12 @@ def test_parameters_move_and_need_no_gradient():
     assert student[0].weight.item() == 3.0
 
 
+def test_without_a_ramp_the_first_update_moves_as_all_others():
+    student, teacher = _pair(alpha=0.9, ramp=False)
+    teacher.update(student, 0)
+    assert teacher.module[0].weight.item() == pytest.approx(0.9 * 1 + 0.1 * 3)
+
+
 @pytest.mark.parametrize(("copied", "mean", "count"), [(True, 5.0, 4), (False, 0.0, 0)])
 def test_buffers_by_a_switch(copied, mean, count):
     student, teacher = _pair(copy_buffers=copied)

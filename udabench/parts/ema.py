@@ -32,12 +32,18 @@ class Ema(nn.Module, Generic[ModuleT]):
         norms: ``running``: always in eval mode; ``batch``: in training, batch norms use (and update) the statistics
             of the batch, while dropout and drop path stay off, as in DAFormer; ``train``: those are on too, as in
             DACS. Norms that the network itself keeps frozen stay so.
+        ramp: the momentum begins at 0 (:func:`ema_factor`); False: it is ``alpha`` from the first update.
     """
 
     module: ModuleT
 
     def __init__(
-        self, module: ModuleT, alpha: float = 0.999, copy_buffers: bool = True, norms: Norms = "running"
+        self,
+        module: ModuleT,
+        alpha: float = 0.999,
+        copy_buffers: bool = True,
+        norms: Norms = "running",
+        ramp: bool = True,
     ) -> None:
         super().__init__()
         copied = cast(ModuleT, module.replicate()) if isinstance(module, Network) else copy.deepcopy(module)
@@ -45,6 +51,7 @@ class Ema(nn.Module, Generic[ModuleT]):
         self.alpha = alpha
         self.copy_buffers = copy_buffers
         self.norms = norms
+        self.ramp = ramp
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Ema[ModuleT]:
@@ -68,7 +75,8 @@ class Ema(nn.Module, Generic[ModuleT]):
         """Move towards ``module``, whose tensors come in the same order as the replica's."""
         mine, theirs = _floats(self.module.parameters()), _floats(module.parameters())
         if mine:
-            torch._foreach_lerp_(mine, theirs, 1 - ema_factor(iteration, self.alpha))
+            kept = ema_factor(iteration, self.alpha) if self.ramp else self.alpha
+            torch._foreach_lerp_(mine, theirs, 1 - kept)
         if self.copy_buffers:
             for own, other in zip(self.module.buffers(), module.buffers(), strict=True):
                 own.copy_(other)

@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from udabench.parts.grid import nearest
 from udabench.world import per_rank
 
 
@@ -47,5 +47,5 @@ def _mean(values: Tensor, valid: Tensor | None) -> Tensor:
     """The mean of N h w over the pixels that are no padding."""
     if valid is None:
         return values.mean()
-    inside = F.interpolate(valid[:, None].float(), values.shape[-2:], mode="nearest")[:, 0]
+    inside = nearest(valid, values.shape[-2:])
     return (values * inside).sum() / per_rank(inside.sum())

@@ -11,6 +11,7 @@ from torch import Tensor
 from udabench.errors import UsageError
 from udabench.labels import IGNORE, LabelSpace
 from udabench.method import Panel, Probe, Remark, Samples, Scalar, Workspace
+from udabench.parts.grid import masked
 from udabench.parts.label_rules import LabelRule
 from udabench.parts.losses import upsample
 from udabench.parts.thresholds import ClassConfidences
@@ -82,7 +83,7 @@ class PseudoLabelPass:
         for samples in workspace.images("target"):
             views = self._views(samples)
             confidence, label = self.expand(views, samples.image.shape[-2:]).max(1)
-            label = _without_padding(label, samples)
+            label = masked(label, samples)
             pixels += self._counts(label).cpu()
             step = slice(None, None, self.rule.subsample)
             confidences.add(label[:, step, step], confidence[:, step, step])
@@ -103,7 +104,7 @@ class PseudoLabelPass:
         views = self._views(samples) if kept is None else tuple(view.to(device) for view in kept)
         probability = self.expand(views, samples.image.shape[-2:])
         limits = thresholds.to(device)
-        label = _without_padding(self.rule.labels(probability, limits), samples)
+        label = masked(self.rule.labels(probability, limits), samples)
         for artefact, form in self.also.items():
             workspace.write(artefact, name, form(probability[0], limits))
         workspace.write(self.artefact, name, label[0])
@@ -144,7 +145,3 @@ class PseudoLabelPass:
 def confidence_levels(probability: Tensor, thresholds: Tensor) -> Tensor:
     """A :data:`Form`: the largest probability of each pixel in steps of 1/255 (a PNG holds it), H W int64."""
     return (probability.amax(0) * 255).round().long()
-
-
-def _without_padding(label: Tensor, samples: Samples) -> Tensor:
-    return label if samples.valid is None else label.masked_fill(~samples.valid, IGNORE)

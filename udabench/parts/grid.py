@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from udabench.labels import IGNORE
 from udabench.method import Samples
-from udabench.size import Size
 
 
-def nearest(label: Tensor, size: Size) -> Tensor:
-    """N H W -> N size, int64."""
-    return F.interpolate(label[:, None].float(), size, mode="nearest")[:, 0].long()
+def nearest(label: Tensor, size: Sequence[int]) -> Tensor:
+    """N H W of ids or flags -> N size, int64."""
+    if tuple(label.shape[-2:]) == tuple(size):
+        return label.long()
+    return F.interpolate(label[:, None].float(), tuple(size), mode="nearest")[:, 0].long()
 
 
-def inside(samples: Samples, grid: Size) -> Tensor:
+def inside(samples: Samples, grid: Sequence[int]) -> Tensor:
     """Cells that are no padding: N h w bool."""
     if samples.valid is None:
         return torch.ones(len(samples.image), *grid, dtype=torch.bool, device=samples.image.device)
@@ -25,4 +28,4 @@ def inside(samples: Samples, grid: Size) -> Tensor:
 
 def masked(label: Tensor, samples: Samples) -> Tensor:
     """Labels of any grid, N h w int64, with 255 on padding."""
-    return label.where(inside(samples, Size(*label.shape[-2:])), IGNORE)
+    return label if samples.valid is None else label.where(inside(samples, label.shape[-2:]), IGNORE)
