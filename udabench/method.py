@@ -346,7 +346,7 @@ class Stage:
         domains: what the batch holds; the other domain is never opened.
         layers: layer name in ``Samples.layers`` -> ``(domain, artefact)`` that it is read from.
         uncut: layers that come whole and as they were written, of whatever grid, however the crop lies
-            (:func:`udabench.parts.soft_maps.cut_map` cuts them).
+            (:func:`udabench.parts.soft_labels.cut` cuts them).
         context: ask for a larger crop of this size around the shared one.
         mining: draw crops around rare classes.
         source_share: the stage draws from so large a share of the source's images (rounded down, one at least), a

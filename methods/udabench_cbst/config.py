@@ -70,9 +70,12 @@ class CBSTConfig(MethodConfig):
         0.0, "alpha of LRENT's soft labels (0.25 in the paper's row); 0: hard labels", origin="CRST code", ge=0, lt=1
     )
     soft_classes: int = labelling(
-        3, "classes of a soft label that are stored, 2 bytes each (lrent > 0)", origin="udabench (the code stores all)",
-        ge=1, le=255,
-    )  # fmt: skip
+        3,
+        "classes of a soft label that are stored, 3 bytes each (lrent > 0); the others share what is left of 1",
+        origin="udabench (the code stores all)",
+        ge=1,
+        le=256,
+    )
 
     @field_validator("label_scales")
     @classmethod

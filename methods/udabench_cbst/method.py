@@ -38,12 +38,12 @@ from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.norms import statistics_used
 from udabench.parts.pseudo_label_pass import Form, PseudoLabelPass
-from udabench.parts.soft_labels import pack, unpack
+from udabench.parts.soft_labels import BYTES, SOFT, pack, unpack
 from udabench.parts.upsampled import summed_cross_entropy
 from udabench.world import own, per_rank, world_size
 from udabench_cbst.config import CBSTConfig
 
-LABEL, SOFT, MINED = "pseudo_label", "soft_label", "mined"
+LABEL, MINED = "pseudo_label", "mined"
 
 
 class CBST(Method):
@@ -78,7 +78,8 @@ class CBST(Method):
 
     def _round(self, number: int, iterations: int, optimizer: Optimizer) -> Iterator[Stage]:
         layers = (LABEL, SOFT) if self.config.lrent else (LABEL,)
-        size = Stage.pixel_bytes + 2 * self.config.soft_classes * (SOFT in layers)
+        kept = min(self.config.soft_classes, len(self.setup.task.classes))
+        size = Stage.pixel_bytes + BYTES * kept * (SOFT in layers)
         yield Stage(f"labels-{number}", 0, prepare=partial(self.label, number), pixel_bytes=size)
         yield Stage(
             f"retrain-{number}",

@@ -34,12 +34,12 @@ from udabench.parts.grid import inside, masked, nearest
 from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import cross_entropy, segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
-from udabench.parts.soft_maps import BYTES, cut_map, unpack_map
+from udabench.parts.soft_labels import BYTES, SOFT, cut, unpack
 from udabench.size import Size
 from udabench.world import per_rank
 from udabench_proda.config import ProDAConfig
 from udabench_proda.losses import symmetric_cross_entropy
-from udabench_proda.passes import SOFT, PrototypePass, SureRule, features_of
+from udabench_proda.passes import PrototypePass, SureRule, features_of
 from udabench_proda.prototypes import Prototypes, means_of, rectified_label
 
 LABEL = "pseudo_label"
@@ -170,7 +170,7 @@ class ProDA(Method):
         yield self._supervised(student, batch)
         seen: Output = self.teacher(target.image)
         distances = self.prototypes.distances(self._on_grid(features_of(seen)))
-        soft = cut_map(unpack_map(target.layers[SOFT], len(self.setup.task.classes)), target, self._grid)
+        soft = cut(unpack(target.layers[SOFT], len(self.setup.task.classes)), target, self._grid)
         label, plain = self._labels(soft, distances, target)
         yield self._target_loss(student(target.image), label, target)
         if self.config.consistency:

@@ -13,13 +13,13 @@ from udabench.labels import IGNORE, LabelSpace
 from udabench.method import Noted, Panel, Probe, Remark, Samples, Workspace
 from udabench.network import Network, Output
 from udabench.parts.grid import masked, nearest
-from udabench.parts.soft_maps import pack_map
+from udabench.parts.soft_labels import SOFT, pack
 from udabench.parts.thresholds import ClassConfidences
 from udabench.size import Size
 from udabench.world import total
 from udabench_proda.prototypes import Means, Prototypes, means_of
 
-SOFT, MEANS, TABLE = "soft_label", "class_means", "prototypes"
+MEANS, TABLE = "class_means", "prototypes"
 
 
 def features_of(output: Output) -> Tensor:
@@ -38,7 +38,7 @@ class PrototypePass:
         network: the warmed-up one.
         prototypes: are begun from the target.
         classes: the task's.
-        kept: see :func:`pack_map`.
+        kept: see :func:`udabench.parts.soft_labels.pack`.
     """
 
     network: Network
@@ -66,7 +66,7 @@ class PrototypePass:
         means = means_of(features_of(output), label, len(self.classes))
         # The soft label comes last: where it is, both are.
         workspace.write(MEANS, name, torch.cat([means.values[0], means.cells[0][:, None]], 1))
-        workspace.write(SOFT, name, pack_map(logits.softmax(1)[0], self.kept))
+        workspace.write(SOFT, name, pack(logits.softmax(1)[0], self.kept))
 
     def _read(self, workspace: Workspace, samples: Samples) -> tuple[Means, Tensor]:
         """The means as they were written, and the likeliest class of each cell, 1 h w. Raises DataError."""

@@ -222,4 +222,4 @@ def test_norms_keep_their_statistics_in_retraining_alone(frozen):
 
 def test_soft_labels_are_counted_for_the_disk():
     plain, soft = (stages_of(built(lrent=lrent))["labels-1"].pixel_bytes for lrent in (0.0, 0.25))
-    assert soft - plain == 6
+    assert soft - plain == 9

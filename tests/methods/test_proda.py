@@ -18,7 +18,7 @@ from udabench.config import OptimConfig
 from udabench.engine.artefacts import ArtefactReader
 from udabench.errors import CheckpointError, DataError, UsageError
 from udabench.method import Group, Loss, Optimizer, Probe, Remark, Scalar
-from udabench.parts.soft_maps import pack_map, unpack_map
+from udabench.parts.soft_labels import pack, unpack
 from udabench.plugins import import_file
 from udabench.presets import presets_of
 from udabench.size import Size
@@ -64,7 +64,7 @@ def soft_batch(seed=0):
     rng = torch.Generator().manual_seed(seed)
     soft = (3 * torch.randn(2, CLASSES, *GRID, generator=rng)).softmax(1)
     batch = fakes.batch()
-    packed = torch.stack([pack_map(each, CLASSES) for each in soft])
+    packed = torch.stack([pack(each, CLASSES) for each in soft])
     return batch._replace(target=batch.target._replace(layers={SOFT: packed})), soft
 
 
@@ -275,7 +275,7 @@ def test_what_the_pass_stores_and_says():
         packed = workspace.values[SOFT, each.names[0]]
         assert packed.shape == (15, *GRID)
         top = output.logits.softmax(1).topk(5, 1)
-        restored = unpack_map(packed[None], CLASSES).gather(1, top.indices)
+        restored = unpack(packed[None], CLASSES).gather(1, top.indices)
         assert torch.allclose(restored, top.values, rtol=2**-11, atol=3e-8)
     (remark,) = [event for event in events if isinstance(event, Remark)]
     names = fakes.CITYSCAPES19.names
