@@ -100,7 +100,7 @@ class BiCLConfig(MethodConfig):
     )
 
     # Self-distillation
-    distil_weight: float = distilling(1.0, "weight of the divergence from the teacher", origin="ProDA code", ge=0)
+    kd_weight: float = distilling(1.0, "weight of the divergence from the teacher", origin="ProDA code", ge=0)
     distil_threshold: float = distilling(
         0.95, "least probability of a teacher's label", origin="ProDA code", ge=0, le=1
     )
@@ -115,7 +115,7 @@ class BiCLConfig(MethodConfig):
                 f"warmup_share {self.warmup_share:g} and distil_share {self.distil_share:g} leave nothing for the "
                 "adaptation: their sum must be below 1"
             )
-        weights = [name for name in type(self).model_fields if name.endswith("_weight") and name != "distil_weight"]
+        weights = [name for name in type(self).model_fields if name.endswith("_weight") and name != "kd_weight"]
         if not any(getattr(self, name) for name in weights):
             raise ValueError(f"{', '.join(weights)} are all 0: nothing would be learnt")
         return self

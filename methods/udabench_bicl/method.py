@@ -184,7 +184,7 @@ class BiCL(Method):
             "target": segmentation_loss(outputs["target"], label),
             "divergence": distillation_loss(outputs["target"].logits, teacher, inside(target, teacher.shape[-2:])),
         }
-        value = parts["source"] + parts["target"] + self.config.distil_weight * parts["divergence"]
+        value = parts["source"] + parts["target"] + self.config.kd_weight * parts["divergence"]
         yield Loss("distil", value, parts=_detached(parts), outputs=outputs)
         yield Probe("teacher", label, target)
 

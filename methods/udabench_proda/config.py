@@ -29,32 +29,32 @@ class ProDAConfig(MethodConfig):
     distillations: int = setting(
         2, "stages of distillation after stage 1 (2: stages 2 and 3)", origin="ProDA code", ge=0, le=8
     )
-    distill_weights: str | None = distilling(
+    distil_weights: str | None = distilling(
         None,
         "initial weights of the students of distillation: a name or a file; none: as the first network begins",
         origin="ProDA code (SimCLR's, in its paper rows)",
     )
-    distill_options: dict[str, Any] = distilling(
+    distil_options: dict[str, Any] = distilling(
         dict, "network options of these students, over network.options", origin="ProDA code (bn_clr)"
     )
-    distill_start: Literal["weights", "teacher"] = distilling(
+    distil_start: Literal["weights", "teacher"] = distilling(
         "weights",
-        "the students of the second and later distillations begin from distill_weights, or from their teacher's "
+        "the students of the second and later distillations begin from distil_weights, or from their teacher's "
         "weights (README of the code)",
         origin="ProDA code (train.py: --no_resume)",
     )
 
     # Optimisers: optim.lr and optim.head_lr_factor are stage 1's
     warmup_lr: float = warming(2.5e-4, "learning rate of the warm-up", origin="ProDA code", gt=0, le=1)
-    distill_lr: float = distilling(6e-4, "learning rate of the distillations", origin="ProDA code", gt=0, le=1)
+    distil_lr: float = distilling(6e-4, "learning rate of the distillations", origin="ProDA code", gt=0, le=1)
     other_head_factor: float = setting(
         10.0, "learning rate of heads over the encoder's, in warm-up and distillations", origin="ProDA code", gt=0
     )
 
     # Prototypes
     temperature: float = adapting(1.0, "tau of the softmax over distances to prototypes", origin="ProDA code", gt=0)
-    prototype_momentum: float = adapting(
-        1e-4, "share of a batch's means in the prototypes, each step", origin="ProDA code", ge=0, le=1
+    prototype_rate: float = adapting(
+        1e-4, "share of a batch's means in the prototypes, each step", origin="ProDA code (proto_momentum)", ge=0, le=1
     )
     prototype_mean: Mean = passing(
         "pixels",
@@ -90,10 +90,10 @@ class ProDAConfig(MethodConfig):
     rce_floor: float = adapting(
         1e-4, "probability that a label gives to other classes, in the reverse", origin="ProDA code", gt=0, lt=1
     )
-    regulariser: float = adapting(
+    mrkld: float = adapting(
         0.1, "weight of the divergence from uniform predictions (0 from SYNTHIA)", origin="ProDA code (MRKLD)", ge=0
     )
-    consistency: float = adapting(
+    consistency_weight: float = adapting(
         10.0, "weight of the divergence between the assignments of two views", origin="ProDA code", ge=0
     )
     kl_divisor: Divisor = adapting(

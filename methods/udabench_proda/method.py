@@ -40,7 +40,7 @@ from udabench.world import per_rank
 from udabench_proda.config import ProDAConfig
 from udabench_proda.losses import symmetric_cross_entropy
 from udabench_proda.passes import PrototypePass, SureRule, features_of
-from udabench_proda.prototypes import Prototypes, means_of, rectified_label
+from udabench_proda.prototypes import TargetPrototypes, means_of, rectified_label
 
 LABEL = "pseudo_label"
 
@@ -57,14 +57,14 @@ class ProDA(Method):
         super().__init__(config, setup)
         self.config = config
         first = setup.network()
-        students = [setup.network(config.distill_weights, config.distill_options) for _ in range(config.distillations)]
+        students = [setup.network(config.distil_weights, config.distil_options) for _ in range(config.distillations)]
         self._all = [first, *students]
         self.networks = nn.ModuleList([first])
         self.teacher = Ema(first, config.ema, norms=config.teacher_norms, ramp=False)
-        self.prototypes = Prototypes(
+        self.prototypes = TargetPrototypes(
             len(setup.task.classes),
             first.embedding_channels or first.feature_channels[-1],
-            config.prototype_momentum,
+            config.prototype_rate,
             config.prototype_mean,
             config.prototype_pixels,
         )
@@ -129,7 +129,7 @@ class ProDA(Method):
             f"stage{number + 1}",
             iterations,
             partial(self.distil, number),
-            {"segmenter": self._tuner(self._network(number), self.config.distill_lr)},
+            {"segmenter": self._tuner(self._network(number), self.config.distil_lr)},
             layers={LABEL: ("target", LABEL)},
             start=partial(self._begin, number),
         )
@@ -142,7 +142,7 @@ class ProDA(Method):
 
     def _begin(self, number: int) -> None:
         self.networks.extend(self._all[len(self.networks) : number + 1])
-        if self.config.distill_start == "teacher" and number > 1:
+        if self.config.distil_start == "teacher" and number > 1:
             self.networks[number].load_state_dict(self.networks[number - 1].state_dict())
 
     def _tuner(self, network: Network, lr: float) -> Optimizer:
@@ -173,7 +173,7 @@ class ProDA(Method):
         soft = cut(unpack(target.layers[SOFT], len(self.setup.task.classes)), target, self._grid)
         label, plain = self._labels(soft, distances, target)
         yield self._target_loss(student(target.image), label, target)
-        if self.config.consistency:
+        if self.config.consistency_weight:
             view = self.augment(target.image, rng)
             yield self._consistency(student, view, distances, target)
             yield Panel("strong", lambda: view.image)
@@ -214,8 +214,8 @@ class ProDA(Method):
         symmetric = symmetric_cross_entropy(logits, label, config.ce_weight, config.rce_weight, config.rce_floor)
         counts = inside(target, self._grid)
         uniform = (uniform_divergence(logits.float().log_softmax(1)) * counts).sum() / per_rank(counts.sum())
-        parts = {"symmetric": symmetric.detach(), "regulariser": uniform.detach()}
-        return Loss("target", symmetric + config.regulariser * uniform, parts=parts, outputs={"target": output})
+        parts = {"symmetric": symmetric.detach(), "mrkld": uniform.detach()}
+        return Loss("target", symmetric + config.mrkld * uniform, parts=parts, outputs={"target": output})
 
     def _consistency(self, student: Network, view: StrongView, distances: Tensor, target: Samples) -> Loss:
         """The divergence of the strong view's assignments from the teacher's of the image, moved with the view."""
@@ -223,7 +223,9 @@ class ProDA(Method):
         mine = self.prototypes.distances(self._on_grid(features_of(student(view.image))))
         wanted = view.carry(distances)
         divergence = distillation_loss(-mine / tau, -wanted / tau, shown, divisor=self.config.kl_divisor)
-        return Loss("consistency", self.config.consistency * divergence, parts={"divergence": divergence.detach()})
+        return Loss(
+            "consistency", self.config.consistency_weight * divergence, parts={"divergence": divergence.detach()}
+        )
 
     @torch.no_grad()
     def _labels(self, soft: Tensor, distances: Tensor, target: Samples) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from udabench.parts.soft_labels import SOFT, pack
 from udabench.parts.thresholds import ClassConfidences
 from udabench.size import Size
 from udabench.world import total
-from udabench_proda.prototypes import Means, Prototypes, means_of
+from udabench_proda.prototypes import Means, TargetPrototypes, means_of
 
 MEANS, TABLE = "class_means", "prototypes"
 
@@ -42,7 +42,7 @@ class PrototypePass:
     """
 
     network: Network
-    prototypes: Prototypes
+    prototypes: TargetPrototypes
     classes: LabelSpace
     kept: int
 
@@ -99,7 +99,7 @@ def _report(label: Tensor, samples: Samples) -> Iterator[Noted]:
 class _Sums:
     """Of means over images, in float64; of one rank until they are read."""
 
-    def __init__(self, prototypes: Prototypes) -> None:
+    def __init__(self, prototypes: TargetPrototypes) -> None:
         self.by_pixels, self.least = prototypes.mean == "pixels", prototypes.least
         self.sums = prototypes.values.new_zeros(prototypes.values.shape, dtype=torch.float64)
         self.weights = self.sums.new_zeros(len(self.sums))

@@ -35,13 +35,13 @@ def means_of(features: Tensor, label: Tensor, classes: int) -> Means:
     return Means(class_means(features.float(), counts).means, counts.sum(2))
 
 
-class Prototypes(nn.Module):
+class TargetPrototypes(nn.Module):
     """One prototype a class. A class that was never seen has none: it is far from everything until it is seen.
 
     Args:
         classes: C.
         channels: D.
-        momentum: share of a batch's mean in a prototype.
+        rate: share of a batch's mean in a prototype.
         mean: see :func:`update`.
         least: cells of a class from which on its mean counts.
     """
@@ -51,9 +51,9 @@ class Prototypes(nn.Module):
     known: Tensor
     """C bool."""
 
-    def __init__(self, classes: int, channels: int, momentum: float, mean: Mean, least: int) -> None:
+    def __init__(self, classes: int, channels: int, rate: float, mean: Mean, least: int) -> None:
         super().__init__()
-        self.momentum, self.mean, self.least = momentum, mean, least
+        self.rate, self.mean, self.least = rate, mean, least
         self.register_buffer("values", torch.zeros(classes, channels))
         self.register_buffer("known", torch.zeros(classes, dtype=torch.bool))
 
@@ -80,7 +80,7 @@ class Prototypes(nn.Module):
             self._move(value, count >= self.least)
 
     def _move(self, means: Tensor, seen: Tensor) -> None:
-        moved = torch.where(self.known[:, None], self.values.lerp(means, self.momentum), means)
+        moved = torch.where(self.known[:, None], self.values.lerp(means, self.rate), means)
         self.values.copy_(torch.where(seen[:, None], moved, self.values))
         self.known |= seen
 

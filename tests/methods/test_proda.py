@@ -11,7 +11,7 @@ from udabench_proda import prototypes as prototypes_module
 from udabench_proda.losses import reverse_cross_entropy, symmetric_cross_entropy
 from udabench_proda.method import ProDA
 from udabench_proda.passes import MEANS, SOFT, TABLE, SureRule
-from udabench_proda.prototypes import FAR, Means, Prototypes, means_of, rectified_label
+from udabench_proda.prototypes import FAR, Means, TargetPrototypes, means_of, rectified_label
 
 from udabench.augment.randaugment import RandAugment, StrongView
 from udabench.config import OptimConfig
@@ -97,9 +97,9 @@ def test_reverse_cross_entropy_is_the_literal_sum():
 # Prototypes
 
 
-def prototypes_of(values, known=None, momentum=0.25, mean="pixels", least=1):
+def prototypes_of(values, known=None, rate=0.25, mean="pixels", least=1):
     values = torch.tensor(values)
-    module = Prototypes(*values.shape, momentum, mean, least)
+    module = TargetPrototypes(*values.shape, rate, mean, least)
     module.values.copy_(values)
     module.known.copy_(torch.tensor([True] * len(values) if known is None else known))
     return module
@@ -161,7 +161,7 @@ BATCH = Means(torch.tensor([[[2.0], [0.0]], [[6.0], [0.0]]]), torch.tensor([[1.0
         ("pixels", 5, 1.0),
     ],
 )
-def test_momentum_by_hand(mean, least, expected):
+def test_rate_by_hand(mean, least, expected):
     module = prototypes_of([[1.0], [7.0]], mean=mean, least=least)
     module.update(BATCH)
     assert module.values.flatten().tolist() == pytest.approx([expected, 7.0])
@@ -326,7 +326,7 @@ def expected_labels(method, batch, soft):
 
 
 def test_stage_1_is_symmetric_cross_entropy_of_rectified_labels():
-    method = begun(ce_weight=0.3, rce_weight=0.7, regulariser=0.2)
+    method = begun(ce_weight=0.3, rce_weight=0.7, mrkld=0.2)
     batch, soft = soft_batch()
     label, _ = expected_labels(method, batch, soft)
     logits = copy.deepcopy(method.networks[0]).train()(batch.target.image).logits.double()
@@ -357,7 +357,7 @@ def test_the_source_is_supervised():
 @pytest.mark.parametrize(("divisor", "share"), [("pixels", 1), ("elements", CLASSES)])
 def test_consistency_is_the_divergence_of_assignments(divisor, share):
     """With both divisions: the released code's is a mean over the classes too."""
-    method = begun(consistency=4.0, kl_divisor=divisor, temperature=0.5)
+    method = begun(consistency_weight=4.0, kl_divisor=divisor, temperature=0.5)
     batch, soft = soft_batch()
     _, teacher = expected_labels(method, batch, soft)
     twin = copy.deepcopy(method.networks[0]).train()
@@ -388,7 +388,7 @@ def test_what_a_view_does_not_show_is_not_compared():
 
 
 def test_without_consistency_nothing_is_drawn():
-    method = begun(consistency=0)
+    method = begun(consistency_weight=0)
     losses, _ = run(stage_of(method, "stage1"), soft_batch()[0])
     assert set(losses) == {"source", "target"}
 
@@ -403,7 +403,7 @@ def test_without_rectification_the_soft_labels_argmax_is_learnt():
 
 
 def test_prototypes_follow_the_teachers_features():
-    method = begun(prototype_momentum=0.5, prototype_pixels=1)
+    method = begun(prototype_rate=0.5, prototype_pixels=1)
     batch, _ = soft_batch()
     before = method.prototypes.values.clone().double()
     seen = method.teacher(batch.target.image)
@@ -415,6 +415,22 @@ def test_prototypes_follow_the_teachers_features():
         expected = before[c] if not len(rows) else (before[c] + rows.mean(0)) / 2
         torch.testing.assert_close(method.prototypes.values[c].double(), expected, rtol=0, atol=1e-5)
     assert len(label.unique()) > 1
+
+
+@pytest.mark.parametrize("mean", ["pixels", "images"])
+def test_autocast_rounds_no_prototype(mean):
+    """The network's maps are rounded; what is made of them is not: prototypes are the float32 means of these maps."""
+    found = []
+    for enabled in (False, True):
+        method = begun(prototype_momentum=1.0, prototype_pixels=1, prototype_mean=mean)
+        features = method.teacher(soft_batch()[0].target.image).features[-1].bfloat16()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            label = torch.zeros(2, *GRID).long()
+            method.prototypes.update(means_of(features, label, CLASSES))
+        found.append(method.prototypes.values[0])
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            run(stage_of(method, "stage1"), soft_batch()[0])
+    torch.testing.assert_close(*found)
 
 
 def test_the_teacher_follows_without_a_ramp():
@@ -546,7 +562,7 @@ def test_rates_of_each_training():
 
 def test_a_later_student_may_begin_from_its_teacher():
     for start, same in (("weights", False), ("teacher", True)):
-        method = build(distill_start=start)
+        method = build(distil_start=start)
         for name in ("stage2", "stage3"):
             with torch.no_grad():
                 method.networks[-1].head.weight.add_(1)
@@ -556,7 +572,7 @@ def test_a_later_student_may_begin_from_its_teacher():
         assert torch.equal(second, third) == same
         # Idempotent, and alone as well.
         stage_of(method, "stage3").start()
-        stage_of(again := build(distill_start=start), "stage3").start()
+        stage_of(again := build(distil_start=start), "stage3").start()
         assert len(method.networks) == len(again.networks) == 3
 
 
@@ -588,14 +604,14 @@ def test_the_network_that_was_begun_last_is_evaluated():
 
 def test_students_have_weights_and_options_of_their_own():
     overrides = {"network.name": "fake", "network.options": {"width": 4}}
-    values = {"distill_weights": "none", "distill_options": {"width": 6}, "distillations": 1}
+    values = {"distil_weights": "none", "distil_options": {"width": 6}, "distillations": 1}
     method = ProDA(ProDA.Config(**values), fake_setup(overrides=overrides))
     assert [network.feature_channels[0] for network in method.networks] == [4]
     stage_of(method, "stage2").start()
     assert [network.feature_channels[0] for network in method.networks] == [4, 6]
     overrides |= {"network.name": "lite0-proda", "network.options": {}}
     with pytest.raises(CheckpointError, match="nowhere"):
-        ProDA(ProDA.Config(distill_weights="nowhere/simclr.pth"), fake_setup(overrides=overrides))
+        ProDA(ProDA.Config(distil_weights="nowhere/simclr.pth"), fake_setup(overrides=overrides))
 
 
 def test_prototypes_are_of_what_the_classifier_reads():

@@ -83,7 +83,7 @@ def _small(method: str, preset: str, folder: Path) -> dict[str, object]:
     if chosen.get("features") == "branches":
         values["features"] = "encoder"  # the fake network's head has none
     # The fake network has no weights and options of its own, and is never so sure.
-    others = {"distill_weights": None, "distill_options": {}, "label_threshold": 0.0}
+    others = {"distil_weights": None, "distil_options": {}, "label_threshold": 0.0}
     values |= {key: value for key, value in others.items() if key in chosen}
     if chosen.get("translator") == "folder":
         values["translator_options"] = {"path": str(folder / "data" / dataset.SOURCE / "images" / "train")}
