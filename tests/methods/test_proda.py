@@ -422,7 +422,7 @@ def test_autocast_rounds_no_prototype(mean):
     """The network's maps are rounded; what is made of them is not: prototypes are the float32 means of these maps."""
     found = []
     for enabled in (False, True):
-        method = begun(prototype_momentum=1.0, prototype_pixels=1, prototype_mean=mean)
+        method = begun(prototype_rate=1.0, prototype_pixels=1, prototype_mean=mean)
         features = method.teacher(soft_batch()[0].target.image).features[-1].bfloat16()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             label = torch.zeros(2, *GRID).long()

@@ -52,6 +52,15 @@ def test_a_mean_by_hand():
     assert means[0, 1].tolist() == [0, 0]
 
 
+def test_autocast_rounds_no_mean():
+    """1001 has no bfloat16: its neighbours are 1000 and 1008."""
+    counts = cell_counts(torch.zeros(1, 1, 2).long(), 1, (1, 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        means, _ = class_means(torch.tensor([1000.0, 1002.0]).view(1, 1, 1, 2), counts)
+    assert means.dtype == torch.float32
+    assert means.item() == 1001
+
+
 def test_means_are_those_of_upsampled_features():
     features = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=rng())
     label = torch.randint(6, (2, 13, 17), generator=rng(1))

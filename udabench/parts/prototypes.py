@@ -70,7 +70,7 @@ def spread_cells(value: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def class_means(features: Tensor, counts: Tensor) -> Prototypes:
-    """Masked average pooling (BiCL, Eq 1), differentiable.
+    """Masked average pooling (BiCL, Eq 1), differentiable; in the features' precision, also under autocast.
 
     Args:
         features: N D h w.
@@ -78,8 +78,10 @@ def class_means(features: Tensor, counts: Tensor) -> Prototypes:
     """
     pixels = counts.sum(2)
     shares = (counts / pixels.clamp(min=1)[:, :, None]).to(features)
-    # In this order the gradient has the features' own layout.
-    return Prototypes((features.flatten(2) @ shares.mT).mT, pixels > 0)
+    with torch.autocast(features.device.type, enabled=False):
+        # In this order the gradient has the features' own layout.
+        means = (features.flatten(2) @ shares.mT).mT
+    return Prototypes(means, pixels > 0)
 
 
 def cosine_to(features: Tensor, means: Tensor) -> Tensor:
