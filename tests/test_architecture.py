@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "udabench"
 
 ROOMS = (
-    ("errors", "labels", "launch", "scales", "size", "strict_yaml", "world"),
+    ("errors", "labels", "launch", "scales", "schedules", "size", "strict_yaml", "world"),
     ("hookspecs", "config", "registry"),
     ("dataset", "network", "task", "presets"),
     ("plugins", "resolve"),

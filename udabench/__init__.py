@@ -17,26 +17,33 @@ if TYPE_CHECKING:
         Context,
         Event,
         Group,
-        LinearSchedule,
         Loss,
         Method,
         Mining,
         Optimizer,
         Panel,
-        PolySchedule,
         Probe,
         Remark,
         Samples,
         Scalar,
-        Schedule,
         Setup,
         Shared,
         Stage,
-        StepSchedule,
         Update,
         Workspace,
     )
-    from udabench.network import Backbone, DecodeHead, Head, Network, Normalization, Output, WeightsReport
+    from udabench.network import (
+        Backbone,
+        BranchedHead,
+        DecodeHead,
+        EmbeddingHead,
+        Head,
+        Network,
+        Normalization,
+        Output,
+        WeightsReport,
+    )
+    from udabench.schedules import LinearSchedule, PolySchedule, Schedule, StepSchedule
     from udabench.size import Size
     from udabench.task import Task
 
@@ -48,22 +55,25 @@ _HOMES = {
     "udabench.errors": ("DataError", "UsageError", "UserError"),
     "udabench.labels": ("IGNORE", "LabelSpace"),
     "udabench.method": (
-        "Batch", "Context", "Event", "Group", "LinearSchedule", "Loss", "Method", "Mining", "Optimizer", "Panel",
-        "PolySchedule", "Probe", "Remark", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Stage", "StepSchedule",
-        "Update", "Workspace",
+        "Batch", "Context", "Event", "Group", "Loss", "Method", "Mining", "Optimizer", "Panel", "Probe", "Remark",
+        "Samples", "Scalar", "Setup", "Shared", "Stage", "Update", "Workspace",
     ),
-    "udabench.network": ("Backbone", "DecodeHead", "Head", "Network", "Normalization", "Output", "WeightsReport"),
+    "udabench.network": (
+        "Backbone", "BranchedHead", "DecodeHead", "EmbeddingHead", "Head", "Network", "Normalization", "Output",
+        "WeightsReport",
+    ),
+    "udabench.schedules": ("LinearSchedule", "PolySchedule", "Schedule", "StepSchedule"),
     "udabench.size": ("Size",),
     "udabench.task": ("Task",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "API_VERSION", "IGNORE", "Backbone", "Batch", "Context", "DataError", "Dataset", "DecodeHead", "Entry", "Event",
-    "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method", "MethodConfig", "Mining", "Network",
-    "Normalization", "Optimizer", "Output", "Panel", "PolySchedule", "Probe", "Remark", "Samples", "Scalar", "Schedule",
-    "Setup", "Shared", "Size", "Stage", "StepSchedule", "Task", "Update", "UsageError", "UserError", "WeightsReport",
-    "Workspace", "hookimpl", "setting",
+    "API_VERSION", "IGNORE", "Backbone", "Batch", "BranchedHead", "Context", "DataError", "Dataset", "DecodeHead",
+    "EmbeddingHead", "Entry", "Event", "Group", "Head", "LabelSpace", "LinearSchedule", "Loss", "Method",
+    "MethodConfig", "Mining", "Network", "Normalization", "Optimizer", "Output", "Panel", "PolySchedule", "Probe",
+    "Remark", "Samples", "Scalar", "Schedule", "Setup", "Shared", "Size", "Stage", "StepSchedule", "Task", "Update",
+    "UsageError", "UserError", "WeightsReport", "Workspace", "hookimpl", "setting",
 ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from udabench.method import Schedule
+from udabench.schedules import Schedule
 
 
 @dataclass(frozen=True)

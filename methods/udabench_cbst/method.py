@@ -24,7 +24,6 @@ from udabench.method import (
     Noted,
     Optimizer,
     Panel,
-    PolySchedule,
     Samples,
     Scalar,
     Setup,
@@ -40,6 +39,7 @@ from udabench.parts.norms import statistics_used
 from udabench.parts.pseudo_label_pass import Form, PseudoLabelPass
 from udabench.parts.soft_labels import BYTES, SOFT, pack, unpack
 from udabench.parts.upsampled import summed_cross_entropy
+from udabench.schedules import PolySchedule
 from udabench.world import own, per_rank, world_size
 from udabench_cbst.config import CBSTConfig
 

@@ -31,7 +31,6 @@ from udabench.method import (
     Method,
     Optimizer,
     Panel,
-    PolySchedule,
     Probe,
     Samples,
     Scalar,
@@ -39,6 +38,7 @@ from udabench.method import (
     Update,
     Workspace,
 )
+from udabench.schedules import PolySchedule
 from udabench.size import Size
 from udabench.task import Task
 

@@ -26,12 +26,12 @@ from udabench.method import (
     Mining,
     Optimizer,
     Panel,
-    PolySchedule,
     Probe,
     Scalar,
     Stage,
     Workspace,
 )
+from udabench.schedules import PolySchedule
 
 
 class Plain(Method):

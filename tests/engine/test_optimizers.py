@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 from udabench.engine.optimizers import Optimizers, build, make_scaler
 from udabench.errors import CheckpointError, PluginError
-from udabench.method import Group, LinearSchedule, Loss, Optimizer, PolySchedule, Stage, StepSchedule
+from udabench.method import Group, Loss, Optimizer, Stage
+from udabench.schedules import LinearSchedule, PolySchedule, StepSchedule
 
 
 def declared(*modules: nn.Module, kind: str = "sgd", lr: float = 0.1, **more: object) -> Optimizer:

@@ -23,7 +23,6 @@ from udabench.method import (
     Loss,
     Method,
     Optimizer,
-    PolySchedule,
     Scalar,
     Shared,
     Stage,
@@ -33,6 +32,7 @@ from udabench.method import (
 )
 from udabench.network import Network, Output
 from udabench.parts.wrapper import Wrapper
+from udabench.schedules import PolySchedule
 
 
 class Pixelwise(Network):

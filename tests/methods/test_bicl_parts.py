@@ -10,9 +10,10 @@ from udabench_bicl.labels import DomainBias, dynamic_labels, hybrid_labels, make
 from udabench_bicl.losses import base_losses, contrast_loss, sure_labels
 from udabench_bicl.schedule import RoundSchedule
 
-from udabench.method import PolySchedule, Samples
+from udabench.method import Samples
 from udabench.network import Output
 from udabench.parts.prototypes import Prototypes, cell_counts, class_means, cosine_to
+from udabench.schedules import PolySchedule
 from udabench.size import Size
 
 SOURCE = torch.tensor([[1.0, 0], [3, 0], [0, 2]], dtype=torch.float64).T[None, :, None]

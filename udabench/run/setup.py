@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from udabench.config import MethodConfig, OptimConfig, RunConfig
 from udabench.errors import PluginError, UsageError
-from udabench.method import Domain, Group, Method, Optimizer, PolySchedule, Schedule, StepSchedule
+from udabench.method import Domain, Group, Method, Optimizer
 from udabench.network import Network
 from udabench.networks.build import build_network
 from udabench.networks.weights import NONE, load_state
 from udabench.registry import Registry
 from udabench.resolve import Layer, resolve
 from udabench.run.nesting import find_methods
+from udabench.schedules import PolySchedule, Schedule, StepSchedule
 from udabench.size import Size
 from udabench.task import Task
 from udabench.translate.base import Translator
