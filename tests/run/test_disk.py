@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +14,7 @@ from udabench.config import RunConfig
 from udabench.errors import UserError
 from udabench.method import Group, Method, Optimizer, Stage
 from udabench.run import disk
-from udabench.run.disk import DiskUse, check_space, disk_use, free_space
+from udabench.run.disk import DiskUse, check_space, disk_use, free_space, state_sizes
 
 
 class Writer(Method):
@@ -45,8 +47,12 @@ CONFIG = RunConfig(
 )
 
 
+def use_of(method: Method, images: Any, taken: int = 0) -> DiskUse:
+    return disk_use(method.stages(), state_sizes(method), CONFIG, images, taken)
+
+
 def test_checkpoints_ends_and_artefacts_are_counted() -> None:
-    use = disk_use(Writer(), CONFIG, {"source": 7, "target": 5})
+    use = use_of(Writer(), {"source": 7, "target": 5})
     assert use.checkpoint == 400 + 2 * 360
     assert use.checkpoints == 3 * 1120
     assert use.ends == 2 * 400
@@ -58,13 +64,31 @@ def test_checkpoints_ends_and_artefacts_are_counted() -> None:
     )
 
 
+class Growing(Writer):
+    """The last two stages bring 25 values each."""
+
+    def stages(self) -> list[Stage]:
+        first, *others = super().stages()
+        return [first, *(replace(stage, start=partial(self.grow, stage.name)) for stage in others)]
+
+    def grow(self, name: str) -> None:
+        self.register_buffer(name, torch.zeros(25))
+
+
+def test_what_a_stage_brings_along_is_counted() -> None:
+    use = use_of(Growing(), {"target": 5})
+    assert use.checkpoint == 400 + 2 * 100 + 2 * 360
+    assert use.ends == 400 + 500
+    assert use_of(Growing(), {"target": 5}, taken=1).ends == 500
+
+
 def test_what_is_taken_over_takes_nothing() -> None:
-    use = disk_use(Writer(), CONFIG, {"target": 5}, taken=2)
+    use = use_of(Writer(), {"target": 5}, taken=2)
     assert (use.ends, use.passes, use.artefacts) == (0, 2, 80)
 
 
 def test_images_that_cannot_be_counted_are_said_to_be() -> None:
-    use = disk_use(Writer(), CONFIG, {})
+    use = use_of(Writer(), {})
     assert use.artefacts is None
     assert use.total == 3360 + 800
     assert "artefacts of 3 passes unknown: the images cannot be counted" in use.described()

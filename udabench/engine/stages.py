@@ -62,3 +62,10 @@ def check_checkpoint(checkpoint: Checkpoint, stages: Sequence[Stage], config: Ru
             f"The checkpoint {checkpoint.path} was written in stage {index} '{name}'; the method has "
             f"{', '.join(stage.name for stage in stages)}. Resume with the method's version that wrote it."
         )
+
+
+def enter(method: Method, index: int) -> None:
+    """Do what is done when a stage begins; those before it have been entered."""
+    start = method.stages()[index].start
+    if start is not None:
+        start()

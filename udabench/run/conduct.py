@@ -22,13 +22,14 @@ from udabench.engine.train import train
 from udabench.errors import UsageError
 from udabench.method import Method
 from udabench.results import read_record
-from udabench.run.disk import check_space, disk_use, free_space
+from udabench.run.disk import check_space, disk_use, free_space, state_sizes
 from udabench.run.heritage import find_heritage
 from udabench.run.initial import read_initial
 from udabench.run.opened import Opened, open_batches, open_images, open_plan
 from udabench.run.outcome import Outcome, Scores, ancestor_of, cost_of, write_outcome
 from udabench.run.plan import Plan
 from udabench.run.scoring import Scorer, chosen_predictors
+from udabench.run.setup import bare_method
 from udabench.run.takeover import take_over
 from udabench.run.trained import stored_plan
 from udabench.run.truth import Truth
@@ -60,7 +61,8 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
 def _check_disk(opened: Opened, folder: RunFolder, taken: int) -> None:
     """Say what the run will take. Raises UserError where there is less."""
     images = {domain: len(dataset) for domain, dataset in opened.training.items()}
-    use = disk_use(opened.method, opened.plan.config, images, taken)
+    states = state_sizes(bare_method(opened.plan))
+    use = disk_use(opened.method.stages(), states, opened.plan.config, images, taken)
     if leads():
         check_space(use, folder.path)
         said = f"disk  {use.described()}; {free_space(folder.path) / 2**30:.0f} GiB free"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from udabench.config import RunConfig
 from udabench.engine.declared import declaration, refreshes
+from udabench.engine.stages import enter
 from udabench.errors import UserError
 from udabench.method import Domain, Method, Optimizer, Stage
 
@@ -22,7 +23,7 @@ class DiskUse:
     """Bytes.
 
     Attributes:
-        checkpoint: of one, with its optimisers.
+        checkpoint: of the largest, with its optimisers.
         checkpoints: of all that lie side by side at some moment: one more than are kept.
         ends: of the states at the ends of stages.
         artefacts: of what passes write, by what their stages declare (``Stage.pixel_bytes``); None where the images
@@ -51,21 +52,37 @@ class DiskUse:
         return f"{_mib(self.total)} at most ({', '.join(parts)})"
 
 
-def disk_use(method: Method, config: RunConfig, images: Mapping[Domain, int], taken: int = 0) -> DiskUse:
-    """What a run of a method will take.
+def state_size(method: Method) -> int:
+    """Bytes of what a checkpoint stores of a method, as it is now."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
+
+
+def state_sizes(method: Method) -> list[int]:
+    """The same in each stage. They are entered, and may bring networks along: it is of no use for a run any more."""
+    sizes = []
+    for index in range(len(method.stages())):
+        enter(method, index)
+        sizes.append(state_size(method))
+    return sizes
+
+
+def disk_use(
+    stages: Sequence[Stage], states: Sequence[int], config: RunConfig, images: Mapping[Domain, int], taken: int = 0
+) -> DiskUse:
+    """What a run will take.
 
     Args:
+        stages: the method's.
+        states: bytes of its state in each of them.
         images: training images of each domain that can be counted.
         taken: stages that are taken over from another run; their files are links.
     """
-    stages = method.stages()
-    state = sum(tensor.numel() * tensor.element_size() for tensor in method.state_dict().values())
-    checkpoint = state + max(_optimizer_bytes(stage) for stage in stages)
+    checkpoint = max(state + _optimizer_bytes(stage) for stage, state in zip(stages, states, strict=True))
     passes = [(stage, refreshes(declaration(stage))) for stage in stages[taken:] if stage.prepare is not None]
     return DiskUse(
         checkpoint=checkpoint,
         checkpoints=(config.engine.keep_checkpoints + 1) * checkpoint,
-        ends=state * max(len(stages) - 1 - taken, 0),
+        ends=sum(states[taken:-1]),
         artefacts=_artefact_bytes(passes, config, images),
         passes=sum(count for _, count in passes),
     )

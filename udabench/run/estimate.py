@@ -18,14 +18,14 @@ from udabench.engine.finite import Finiteness
 from udabench.engine.optimizers import Optimizers, make_scaler
 from udabench.engine.referee import Referee
 from udabench.engine.seeding import seed_everything
-from udabench.engine.stages import read_stages
+from udabench.engine.stages import enter, read_stages
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
 from udabench.errors import DataError
 from udabench.method import Batch, Context, Domain, Method, Samples, Stage
-from udabench.run.disk import DiskUse, disk_use
+from udabench.run.disk import DiskUse, disk_use, state_size
 from udabench.run.plan import Plan
-from udabench.run.setup import RunSetup, build_method, check_crop
+from udabench.run.setup import bare_method, check_crop
 from udabench.size import Size
 
 PROBE_SIDE = 64
@@ -62,16 +62,20 @@ def estimate(plan: Plan, images: Mapping[Domain, int] = {}, taken: int = 0) -> E
     """
     config = _small(plan.config)
     seed_everything(config.seed, "estimate")
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
+    method = bare_method(plan, config)
     check_crop(method, plan.config)
-    disk = disk_use(method, plan.config, images, taken)
-    counted = {stage.name: _step_flops(plan, config, method, index) for index, stage in enumerate(method.stages())}
-    measured = [(stage.iterations, flops) for stage in method.stages() if (flops := counted[stage.name]) is not None]
+    states, counted = [], []
+    for index in range(len(method.stages())):
+        enter(method, index)
+        states.append(state_size(method))
+        counted.append(_step_flops(plan, config, method, index))
+    stages = method.stages()
+    measured = [(stage.iterations, flops) for stage, flops in zip(stages, counted, strict=True) if flops is not None]
     scale = _scale(plan.config) * plan.config.engine.accumulate
     total = sum(iterations for iterations, _ in measured)
     return Estimate(
         parameters=sum(p.numel() for p in method.parameters() if p.requires_grad),
-        disk=disk,
+        disk=disk_use(stages, states, plan.config, images, taken),
         step_flops=scale * sum(iterations * flops for iterations, flops in measured) / total if total else None,
         flops_per_second=_matrix_speed(choose_device(plan.config.engine.device)),
     )
@@ -93,11 +97,8 @@ def _scale(config: RunConfig) -> float:
 
 
 def _step_flops(plan: Plan, config: RunConfig, method: Method, index: int) -> float | None:
-    """Of one step of a stage, entered as in a run; None where it has no steps, or reads what noise has not:
-    layers, files by the images' names."""
-    start = method.stages()[index].start
-    if start is not None:
-        start()
+    """Of one step of a stage that was entered; None where it has no steps, or reads what noise has not: layers, files
+    by the images' names."""
     stage = read_stages(method, config)[index]
     if stage.layers or not stage.iterations:
         return None

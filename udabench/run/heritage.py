@@ -13,11 +13,12 @@ from typing import Any
 from udabench.config import extra_of
 from udabench.engine.checkpoint import Checkpoint, load_model, open_checkpoint
 from udabench.engine.declared import declarations
+from udabench.engine.stages import enter
 from udabench.errors import CheckpointError, UsageError, UserError
 from udabench.run.ancestor import KEY, Ancestor, read_ancestor
 from udabench.run.initial import headline_weights, read_initial
 from udabench.run.plan import Plan, plan_from_values
-from udabench.run.setup import Initial, RunSetup, build_method
+from udabench.run.setup import Initial, bare_method
 from udabench.run.trained import stored_plan
 
 FREE = ("iterations", KEY)
@@ -135,8 +136,7 @@ def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _declared(plan: Plan) -> list[dict[str, Any]]:
-    setup = RunSetup(plan.registry, plan.config, plan.task, bare=True)
-    return declarations(build_method(plan.method, plan.config.settings, setup).stages())
+    return declarations(bare_method(plan).stages())
 
 
 def _differing(plan: Plan, elder: Plan) -> Iterator[tuple[str, str]]:
@@ -217,11 +217,9 @@ def _end(ancestor: Ancestor, names: Sequence[str], taken: int) -> Checkpoint:
 
 def _check_state(plan: Plan, end: Checkpoint, taken: int) -> None:
     """Raises CheckpointError where the method's state would not be filled by what was stored."""
-    setup = RunSetup(plan.registry, plan.config, plan.task, bare=True)
-    method = build_method(plan.method, plan.config.settings, setup)
-    for stage in method.stages()[:taken]:
-        if stage.start is not None:
-            stage.start()
+    method = bare_method(plan)
+    for index in range(taken):
+        enter(method, index)
     load_model(method, end)
 
 

@@ -26,7 +26,7 @@ from udabench.registry import Registry
 from udabench.results.record import FILE_NAME
 from udabench.run.conduct import describe
 from udabench.run.plan import Plan, Request, make_plan
-from udabench.run.setup import RunSetup, build_method
+from udabench.run.setup import bare_method
 
 TEACHER, STUDENT = "teacher", "student"
 
@@ -92,7 +92,7 @@ def import_checkpoint(
     if folder.run_json.exists():
         raise UsageError(f"{folder.path} holds a run already. Choose another --name, or delete it.")
     seed_everything(plan.config.seed, "initial weights")
-    method = build_method(plan.method, plan.config.settings, RunSetup(registry, plan.config, plan.task, bare=True))
+    method = bare_method(plan)
     report = _fill(method, published)
     counters = Counters(stage_name=read_stages(method, plan.config)[0].name)
     state = {"identity": run_identity(plan.config), "counters": counters.as_state()}

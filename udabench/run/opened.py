@@ -26,7 +26,7 @@ from udabench.method import Batch, Domain, Method, Samples, Stage
 from udabench.run.evaluated import evaluated
 from udabench.run.plan import Plan
 from udabench.run.scoring import chosen_predictors
-from udabench.run.setup import Initial, RunSetup, build_method, check_crop
+from udabench.run.setup import Initial, RunSetup, bare_method, build_method, check_crop
 from udabench.translate.build import check_names
 from udabench.world import in_turn, local_size, rank, world_size
 
@@ -111,10 +111,9 @@ def _check_device(engine: EngineConfig, device: torch.device) -> None:
 
 def _declared(plan: Plan) -> Method:
     """The method with random weights, for what it declares: a missing folder is told before weights are fetched."""
-    config = plan.config
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
-    check_crop(method, config)
-    chosen_predictors(method, config)
+    method = bare_method(plan)
+    check_crop(method, plan.config)
+    chosen_predictors(method, plan.config)
     return method
 
 

@@ -17,6 +17,7 @@ from udabench.networks.weights import NONE, load_state
 from udabench.registry import Registry
 from udabench.resolve import Layer, resolve
 from udabench.run.nesting import find_methods
+from udabench.run.plan import Plan
 from udabench.schedules import PolySchedule, Schedule, StepSchedule
 from udabench.size import Size
 from udabench.task import Task
@@ -130,6 +131,15 @@ class RunSetup:
             parameters = tuple(p for p in head.parameters() if p.requires_grad)
             groups.append(Group(parameters, optim.lr * optim.head_lr_factor, optim.weight_decay))
         return Optimizer(optim.kind, groups, _options(optim), _schedule(optim))
+
+
+def bare_method(plan: Plan, config: RunConfig | None = None) -> Method:
+    """A plan's method with random weights: for what it declares, or to be filled from a checkpoint.
+
+    ``config``: another one than the plan's.
+    """
+    config = config or plan.config
+    return build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task, bare=True))
 
 
 def _schedule(optim: OptimConfig) -> Schedule:

@@ -16,7 +16,7 @@ from udabench.errors import UsageError
 from udabench.method import Method
 from udabench.plugins import load_registry
 from udabench.run.plan import Plan, plan_from_values
-from udabench.run.setup import RunSetup, build_method
+from udabench.run.setup import bare_method
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def load_trained(path: Path, device: str = "auto", plugins: Sequence[Path] = ())
     folder = RunFolder(run)
     plan = stored_plan(folder, plugins)
     # The initial weights would be overwritten at once: nothing is downloaded or read for them.
-    method = build_method(plan.method, plan.config.settings, RunSetup(plan.registry, plan.config, plan.task, bare=True))
+    method = bare_method(plan)
     checkpoint = load_weights(method, plan.config, folder, chosen, path if run is not path else _last(folder))
     method.eval()
     return Trained(plan, method, run, int(checkpoint.path.name), chosen)
