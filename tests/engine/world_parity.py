@@ -24,6 +24,9 @@ VALUES: Mapping[str, Any] = {
     "engine.panel_every": 0,
     "network.options": {"dropout": 0.0},
 }
+PROTOTYPES = {
+    "teacher_norms": "running", "prototype_pixels": 1, "label_stride": 1, "prototype_rate": 0.3, "ema": 0.5,
+}  # fmt: skip
 PULL = {"queries": 16, "negatives": 32, "feature_distance": 0.005}
 PARITY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "source_only": ("source_only", {"ce_avg": "valid"}),
@@ -44,6 +47,10 @@ MORE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "t2sda-unequal": ("t2sda", {**PULL, "data.target_batch": 2}),
     "bicl": ("bicl", {"threshold": 0.5, "momentum": 0.9, "refresh_every": 2, "warmup_share": 0.2, "distil_share": 0.2}),
     "cbst": ("cbst", {"mixture": "drawn", "source_portion": 0.5, "rounds": 2, "mrkld": 0.1, "lrent": 0.25}),
+    "proda": ("proda", {**PROTOTYPES, "distillations": 2, "label_threshold": 0.1}),
+    "proda-images": ("proda", {**PROTOTYPES, "distillations": 1, "prototype_mean": "images", "kl_divisor": "elements"}),
+    "sam": ("sam", {"generations": 2}),
+    "sam-cbst": ("sam_addon", {"inner": "cbst", "rounds": 1, "source_portion": 0.5}),
     "t2sda-jitter": ("t2sda", {**PULL, "translator": "color_jitter", "mix_scope": "image", "weight_scope": "batch"}),
 }
 LEARNING: Mapping[str, tuple[str, Mapping[str, Any]]] = {
