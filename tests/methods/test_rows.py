@@ -14,12 +14,12 @@ from udabench.plugins import import_file
 from udabench.presets import presets_of
 from udabench.run import estimate
 from udabench.run.disk import DiskUse
-from udabench.testing import dataset
+from udabench.testing import dataset, fake_registry
 from udabench.testing.step import run_step
 from udabench.testing.subject import Subject
 
 rows = import_file(Path(__file__).with_name("rows.py"))
-REGISTRY = rows.REGISTRY
+REGISTRY, FAKES = rows.REGISTRY, fake_registry()
 ROWS = [
     pytest.param(method.name, preset, id=f"{method.name}-{preset}")
     for method in REGISTRY.methods
@@ -55,7 +55,7 @@ def test_every_row_dry_runs(method, preset, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("method", "preset"), STEPS)
 def test_every_row_makes_two_steps(method, preset, tmp_path):
-    subject = Subject(method, None, tmp_path, _small(method, preset, tmp_path), preset)
+    subject = Subject(method, FAKES, tmp_path, _small(method, preset, tmp_path), preset)
     built = subject.build()
     for opened in subject.open(built):
         losses = [run_step(built, opened, iteration) for iteration in range(min(2, opened.stage.iterations))]
@@ -65,7 +65,7 @@ def test_every_row_makes_two_steps(method, preset, tmp_path):
 @pytest.mark.parametrize("method", [entry.name for entry in REGISTRY.methods])
 def test_every_method_steps_on_padded_crops(method, tmp_path):
     """Images are scaled to a quarter of the crop: the rest is padding."""
-    subject = Subject(method, None, tmp_path, {"data.scale": [0.25], **_small(method, "quick", tmp_path)}, "quick")
+    subject = Subject(method, FAKES, tmp_path, {"data.scale": [0.25], **_small(method, "quick", tmp_path)}, "quick")
     built = subject.build()
     for opened in subject.open(built):
         shown = [half for half in opened.batch(0) if half is not None]
