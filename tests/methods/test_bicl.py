@@ -123,6 +123,12 @@ def test_the_loss_is_equation_12():
     torch.testing.assert_close(loss.value, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.parts["forward"], forward.detach(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(loss.parts["backward"], backward.detach(), rtol=1e-5, atol=1e-5)
+    # The gradient goes through the prototypes of both domains too.
+    expected.backward()
+    mine, theirs = fakes.gradients(method.student), fakes.gradients(twin)
+    assert mine.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(mine[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 def _one_way(output, label, other, other_label):
