@@ -64,7 +64,9 @@ class CBSTConfig(MethodConfig):
     retrain_constant: bool = retraining(
         True, "it stays what it is; no: it follows optim's schedule in each round", origin="CRST code (power 0)"
     )
-    mrkld: float = retraining(0.0, "weight of MRKLD (0.1 in the paper's row)", origin="CRST code", ge=0)
+    mrkld: float = retraining(
+        0.0, "weight of MRKLD (the paper's row: 0.1, which acts as 0.01 in the code)", origin="CRST code", ge=0
+    )
     mrent: float = retraining(0.0, "weight of MRENT", origin="CRST code (it has no such term)", ge=0)
     lrent: float = both(
         0.0, "alpha of LRENT's soft labels (0.25 in the paper's row); 0: hard labels", origin="CRST code", ge=0, lt=1
