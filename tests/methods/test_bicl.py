@@ -162,6 +162,67 @@ def test_labels_come_from_the_running_prototypes_of_earlier_steps():
     assert not torch.equal(probes(events)["dynamic"], probes(events)["calibrated"])
 
 
+def test_the_cross_entropy_and_the_contrast_have_labels_of_their_own():
+    """By default static ones in Eq 11, hybrid ones in Eq 2: what they differ in is seen by the contrast alone."""
+    method, batch = build(threshold=0.9), labelled()
+    twin = copy.deepcopy(method.student)
+    loss, events = run(method, batch=batch)
+    static, hybrid = (probes(events)[name] for name in ("static", "hybrid"))
+    assert not torch.equal(static, hybrid)
+    source, target = twin(batch.source.image), twin(batch.target.image)
+    logits = F.interpolate(target.logits, static.shape[-2:], mode="bilinear")
+    torch.testing.assert_close(loss.parts["target"], F.cross_entropy(logits, static, ignore_index=255).detach())
+    forward = _one_way(target, hybrid, source, batch.source.label)
+    torch.testing.assert_close(loss.parts["forward"], forward.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["adapt", "distil"])
+def test_padding_has_no_say(stage):
+    """The right half of every crop is padding, which repeats the last column of cells: nothing is as without it."""
+    found = []
+    for part in (_left_half(labelled()), _padded(labelled())):
+        method = build(distil_share=0.3, distil_threshold=0.05, threshold=0.7)
+        if stage == "distil":
+            stage_of(method, stage).start()
+        method.eval()
+        loss, events = run(method, stage, part)
+        found.append((loss, probes(events)))
+    (cut, labels), (padded, padded_labels) = found
+    assert cut.parts.keys() == padded.parts.keys()
+    for name, value in cut.parts.items():
+        torch.testing.assert_close(padded.parts[name], value)
+    for name, label in labels.items():
+        assert torch.equal(padded_labels[name], F.pad(label, (0, 24), value=255))
+
+
+def _left_half(batch):
+    """Crops of 32 x 24."""
+    halves = (
+        half._replace(
+            image=half.image[..., :24],
+            label=None if half.label is None else half.label[..., :24],
+            layers={name: layer[..., :24] for name, layer in half.layers.items()},
+        )
+        for half in batch
+    )
+    return type(batch)(*halves)
+
+
+def _padded(batch):
+    """Crops of 32 x 48 that show what the left halves show."""
+    valid = (torch.arange(48) < 24).expand(2, 32, 48)
+    halves = (
+        half._replace(
+            image=torch.cat([half.image[..., :24], half.image[..., 20:24].repeat(1, 1, 1, 6)], 3),
+            label=None if half.label is None else half.label.masked_fill(~valid, 255),
+            layers={name: layer.masked_fill(~valid, 255) for name, layer in half.layers.items()},
+            valid=valid,
+        )
+        for half in batch
+    )
+    return type(batch)(*halves)
+
+
 def test_dynamic_labels_change_the_loss_and_the_gradient():
     """As they do not in the released code, which computes and forgets them."""
     found = {}
