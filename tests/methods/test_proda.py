@@ -387,6 +387,38 @@ def test_what_a_view_does_not_show_is_not_compared():
     assert losses["consistency"].value.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
+def test_a_crops_padding_has_no_say():
+    """Images of 32 x 24, alone and in crops twice as wide: the same losses, labels and prototypes."""
+    found = []
+    for width in (24, 48):
+        method = begun(setup=fakes.FakeSetup(iterations=12, crop=Size(32, width)), prototype_rate=0.5)
+        losses, others = run(stage_of(method.eval(), "stage1"), _narrow(soft_batch()[0], width))
+        probes = {event.name: event.labels for event in others if isinstance(event, Probe)}
+        found.append(({name: loss.value for name, loss in losses.items()}, probes, method.prototypes.values))
+    (losses, labels, prototypes), (padded, padded_labels, moved) = found
+    torch.testing.assert_close(padded, losses)
+    torch.testing.assert_close(moved, prototypes)
+    for name, label in labels.items():
+        assert torch.equal(padded_labels[name], F.pad(label, (0, 24), value=255))
+
+
+def _narrow(batch, width):
+    """The left 24 columns of all images, in crops of this width; what is beyond repeats the last cells."""
+    valid = torch.arange(width) < 24
+    source, target = (
+        half._replace(
+            image=torch.cat([half.image[..., :24], half.image[..., 20:24].repeat(1, 1, 1, 6)], 3)[..., :width],
+            valid=valid.expand(2, 32, width),
+            box=torch.tensor([[0, 0, 32, width]] * 2),
+            size=Size(32, 24),
+        )
+        for half in batch
+    )
+    label = source.label[..., :width].masked_fill(~valid, 255)
+    soft = {SOFT: target.layers[SOFT][..., :6]}
+    return batch._replace(source=source._replace(label=label), target=target._replace(layers=soft))
+
+
 def test_without_consistency_nothing_is_drawn():
     method = begun(consistency_weight=0)
     losses, _ = run(stage_of(method, "stage1"), soft_batch()[0])
