@@ -6,8 +6,10 @@ HRDA trains on crops of 1024x1024, the others on 512x512.
     python benchmarks/full_size.py                                      source_only, 1 image a step, CPU
     python benchmarks/full_size.py --method daformer --batch 2 --device cuda --precision bfloat16
     python benchmarks/full_size.py --method sam --preset fcn8s --networks vgg16-fcn8s --stage adapt-1 --crop 512x256
+    python benchmarks/full_size.py --method proda --networks resnet101-proda --stage stage1
 
-A stage's layers are random class ids: pseudo-labels.
+A stage's layers are random: class ids (pseudo-labels) and soft labels. Batch norms begin with the statistics of such an
+image: where they are frozen, random weights would let the activations grow from layer to layer.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from udabench.data.batches import to_device
 from udabench.engine.backend import arrange, configured, peak_memory, place
@@ -26,16 +31,22 @@ from udabench.engine.finite import Finiteness
 from udabench.engine.optimizers import Optimizers, make_scaler
 from udabench.engine.referee import Referee
 from udabench.engine.seeding import seed_everything
+from udabench.engine.stages import enter
 from udabench.engine.step import Notes, Stepper
 from udabench.engine.watch import Watchdog
 from udabench.method import Batch, Method, Stage
+from udabench.network import Network
+from udabench.parts.soft_labels import SOFT, pack
 from udabench.plugins import load_registry
 from udabench.run.estimate import random_batch
 from udabench.run.plan import Plan, Request, make_plan
-from udabench.run.setup import RunSetup, build_method, check_crop
+from udabench.run.setup import bare_method, check_crop
+from udabench.size import Size
 
 NETWORKS = ("resnet101-deeplabv2", "mit_b5-daformer", "hrda:mit_b5-daformer")
 STEPS = 2
+KEPT = 6
+"""Classes of a soft label."""
 LARGE = {"data.source_size": "2560x1440", "data.target_size": "2048x1024", "data.crop": "1024x1024"}
 """What HRDA trains on."""
 
@@ -52,7 +63,6 @@ def planned(network: str, arguments: argparse.Namespace) -> Plan:
     """The method's default on GTA5 and Cityscapes, with this network; no file is opened."""
     values: dict[str, Any] = {
         "network.name": network,
-        "network.weights": "none",
         "data.source_batch": arguments.batch,
         "data.target_batch": arguments.batch,
         "engine.device": arguments.device,
@@ -68,11 +78,12 @@ def measure(network: str, arguments: argparse.Namespace) -> Result:
     plan = planned(network, arguments)
     config, device = plan.config, torch.device(arguments.device)
     seed_everything(0, "build")
-    method = build_method(plan.method, config.settings, RunSetup(plan.registry, config, plan.task))
+    method = bare_method(plan)
     check_crop(method, config)
+    stage, names = entered(method, arguments.stage), plan.task.classes.names
     place(method, config.engine, device)
+    fit_norms(method, config.data.crop, device)
     method.train()
-    stage, names = chosen(method, arguments.stage), plan.task.classes.names
     optimizers = Optimizers(stage, make_scaler(config.engine.precision, device))
     stepper = Stepper(stage, config, device, optimizers, Finiteness(), Referee(len(names)), Watchdog(names))
     batch = with_layers(random_batch(plan, stage, method.target_labels, config.data.crop), stage, len(names))
@@ -89,22 +100,56 @@ def measure(network: str, arguments: argparse.Namespace) -> Result:
     return Result(trained / 1e6, seconds, peak_memory(device))
 
 
-def chosen(method: Method, name: str | None) -> Stage:
-    """The stage of this name; the first one without a name."""
-    stages = {stage.name: stage for stage in method.stages() if stage.iterations}
-    if name is not None and name not in stages:
-        raise SystemExit(f"There is no stage '{name}'; choose one of {', '.join(stages)}.")
-    return stages[name or next(iter(stages))]
+@torch.no_grad()
+def fit_norms(method: Method, crop: Size, device: torch.device) -> None:
+    """Give the batch norms of each network the statistics of a random image."""
+    for network in outermost(method):
+        norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.train()
+            norm.momentum = 1.0
+        network(torch.rand(2, 3, *crop, device=device))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def outermost(module: nn.Module) -> Iterator[Network]:
+    """The networks of a module, but not those that lie within one of them."""
+    for child in module.children():
+        if isinstance(child, Network):
+            yield child
+        else:
+            yield from outermost(child)
+
+
+def entered(method: Method, name: str | None) -> Stage:
+    """The stage of this name, the first one without a name, after those before it were entered too."""
+    names = [stage.name for stage in method.stages() if stage.iterations]
+    if name is not None and name not in names:
+        raise SystemExit(f"There is no stage '{name}'; choose one of {', '.join(names)}.")
+    last = [stage.name for stage in method.stages()].index(name or names[0])
+    for index in range(last + 1):
+        enter(method, index)
+    return method.stages()[last]
 
 
 def with_layers(batch: Batch, stage: Stage, classes: int) -> Batch:
-    """The batch with random class ids in the place of what the stage reads."""
-    for name, (domain, _) in stage.layers.items():
+    """The batch with random labels in the place of what the stage reads."""
+    for name, (domain, artefact) in stage.layers.items():
         samples = batch.source if domain == "source" else batch.target
         assert samples is not None
-        ids = torch.randint(classes, (len(samples.image), *samples.image.shape[-2:]))
-        batch = batch._replace(**{domain: samples._replace(layers={**samples.layers, name: ids})})
+        layer = (_soft_labels if artefact == SOFT else _labels)(samples.image, classes)
+        batch = batch._replace(**{domain: samples._replace(layers={**samples.layers, name: layer})})
     return batch
+
+
+def _labels(image: Tensor, classes: int) -> Tensor:
+    return torch.randint(classes, (len(image), *image.shape[-2:]))
+
+
+def _soft_labels(image: Tensor, classes: int) -> Tensor:
+    return torch.stack([pack(torch.rand(classes, *each.shape[-2:]).softmax(0), KEPT) for each in image])
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 
 import pytest
 import torch
@@ -120,6 +121,12 @@ def test_the_first_loss_that_is_no_number_is_found_later() -> None:
     assert found.value.samples == ("image5",)
     assert found.value.values["a"] == math.inf
     finite.check()
+
+
+def test_the_failure_comes_back_from_another_process():
+    failure = pickle.loads(pickle.dumps(NotFinite("loss 'source'", 7, {"source": math.inf}, ("a", "b"))))
+    assert str(failure) == "loss 'source'"
+    assert (failure.iteration, failure.values, failure.samples) == (7, {"source": math.inf}, ("a", "b"))
 
 
 def test_finite_losses_pass() -> None:

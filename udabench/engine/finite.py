@@ -29,6 +29,10 @@ class NotFinite(Exception):
         self.values = values
         self.samples = samples
 
+    def __reduce__(self) -> tuple[type[NotFinite], _Found]:
+        # An exception is made anew from its message alone: it would not come back from another process.
+        return type(self), (self.what, self.iteration, self.values, self.samples)
+
 
 class Finiteness:
     """Finds the first loss that is no number without waiting for the device at each step."""
