@@ -10,6 +10,7 @@ import click
 import pytest
 
 from udabench.cli import cli
+from udabench.plugins import load_registry
 from udabench.results import read_record
 from udabench.testing import FAKES, SMALL, check_method, fake_registry, write_fake_data
 
@@ -84,6 +85,14 @@ def test_files_are_named():
 @pytest.mark.parametrize("name", named_files())
 def test_a_named_file_exists(name):
     assert (ROOT / name).exists()
+
+
+def test_every_method_and_command_is_named():
+    cells = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| ")]
+    named = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert {method.name for method in load_registry().methods} <= named
+    for command in cli.list_commands(click.Context(cli)):
+        assert re.search(rf"udabench {command}\b|`{command}`", TEXT), command
 
 
 @pytest.mark.parametrize("kind", ["methods", "datasets"])

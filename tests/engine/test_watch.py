@@ -123,7 +123,7 @@ def test_the_first_loss_that_is_no_number_is_found_later() -> None:
     finite.check()
 
 
-def test_the_failure_comes_back_from_another_process():
+def test_the_failure_comes_back_from_another_process() -> None:
     failure = pickle.loads(pickle.dumps(NotFinite("loss 'source'", 7, {"source": math.inf}, ("a", "b"))))
     assert str(failure) == "loss 'source'"
     assert (failure.iteration, failure.values, failure.samples) == (7, {"source": math.inf}, ("a", "b"))
