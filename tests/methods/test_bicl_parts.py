@@ -322,6 +322,8 @@ def test_a_teachers_sure_labels():
     valid[0, 0, 0] = False
     label = sure_labels(logits, samples((1, 3, 2, 2), valid=valid), 0.95)
     assert label.tolist() == [[[255, 1], [255, 255]]]
+    # What just reaches the threshold is kept.
+    assert sure_labels(torch.zeros(1, 2, 1, 1), samples((1, 3, 1, 1)), 0.5).tolist() == [[[0]]]
 
 
 # Values
