@@ -117,18 +117,14 @@ class Read(NamedTuple):
 def _reads(plan: Plan) -> Iterator[Read]:
     from udabench.data.locate import open_dataset
     from udabench.run.evaluated import evaluated
+    from udabench.run.opened import trained_on
 
-    data, config = plan.config.data, plan.config
-    wanted = (
-        (config.source, data.source_split, data.source_options),
-        (config.target, data.target_split, data.target_options),
-        evaluated(config),
-    )
-    said = set()
+    config, said = plan.config, set()
+    wanted = (*(trained_on(config, domain) for domain in DOMAINS), evaluated(config))
     for name, split, options in wanted:
         split_name = f"{name} {split}"
         try:
-            dataset = open_dataset(plan.registry, name, split, data.roots, options)
+            dataset = open_dataset(plan.registry, name, split, config.data.roots, options)
             where = f" from {dataset.root}" if dataset.root else ", generated"
             yield Read(split_name, escape(f"{split_name}: {len(dataset)} images{where}"), len(dataset))
         except UserError as error:

@@ -21,7 +21,7 @@ from udabench.engine.folder import RunFolder
 from udabench.engine.train import train
 from udabench.errors import UsageError
 from udabench.method import Method
-from udabench.results import read_record
+from udabench.results import Scored, read_record
 from udabench.run.disk import check_space, disk_use, free_space, state_sizes
 from udabench.run.heritage import find_heritage
 from udabench.run.initial import read_initial
@@ -141,14 +141,7 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
         truth=None if target is None else Truth(target, plan.task.classes),
     )
     began = time.perf_counter()
-    opened.method.eval()
-    try:
-        with evaluation_progress() as progress:
-            scored = scorer.final(opened.method, progress, result.iterations)
-    except BaseException:
-        # The weights are stored: what failed can be repeated with `resume`.
-        folder.update_run(status="failed")
-        raise
+    scored = _evaluate(opened.method, scorer, result.iterations, folder)
     scores = Scores(
         scored,
         made=len(result.evaluations) + len(chosen_predictors(opened.method, plan.config)),
@@ -165,6 +158,17 @@ def _carry_out(opened: Opened, folder: RunFolder) -> Outcome:
     if leads():
         plan.registry.events.hook.run_finished(folder=str(folder.path), record=record.model_dump(mode="json"))
     return Outcome(folder.path, record)
+
+
+def _evaluate(method: Method, scorer: Scorer, iterations: int, folder: RunFolder) -> list[Scored]:
+    method.eval()
+    try:
+        with evaluation_progress() as progress:
+            return scorer.final(method, progress, iterations)
+    except BaseException:
+        # The weights are stored: what failed can be repeated with `resume`.
+        folder.update_run(status="failed")
+        raise
 
 
 @contextmanager

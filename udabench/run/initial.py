@@ -35,9 +35,10 @@ def headline_network(method: Method, plan: Plan) -> Network:
     of record."""
 
     def stop(module: torch.nn.Module, _: object) -> None:
-        raise _Found(module)  # type: ignore[arg-type]
+        if isinstance(module, Network):
+            raise _Found(module)
 
-    hooks = [m.register_forward_pre_hook(stop) for m in method.modules() if isinstance(m, Network)]
+    hooks = [module.register_forward_pre_hook(stop) for module in method.modules()]
     predictor = next(iter(chosen_predictors(method, plan.config).values()))
     try:
         with torch.no_grad():

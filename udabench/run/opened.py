@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from udabench.config import EngineConfig
+from udabench.config import EngineConfig, RunConfig
 from udabench.data.batches import whole_sample
 from udabench.data.build import Builder, check_shares
 from udabench.data.loader import auto_workers, stream
@@ -63,21 +63,11 @@ def open_plan(plan: Plan, initial: Initial | None = None) -> Opened:
     device = choose_device(config.engine.device)
     _check_device(config.engine, device)
 
-    def dataset(name: str, split: str, options: Mapping[str, Any]) -> Dataset:
-        return open_dataset(plan.registry, name, split, config.data.roots, options)
-
     declared = _declared(plan)
     stages = read_stages(declared, config)
     check_shares(domains_of(stages), config.data, world_size())
-    training: dict[Domain, Dataset] = {}
-    for domain in domains_of(stages):
-        source = domain == "source"
-        training[domain] = dataset(
-            config.source if source else config.target,
-            config.data.source_split if source else config.data.target_split,
-            config.data.source_options if source else config.data.target_options,
-        )
-    val = dataset(*evaluated(config))
+    training = {domain: _open(plan, *trained_on(config, domain)) for domain in domains_of(stages)}
+    val = _open(plan, *evaluated(config))
     if "source" in training:
         check_names(declared, training["source"].names)
     seed_everything(config.seed, "initial weights")
@@ -94,6 +84,17 @@ def open_plan(plan: Plan, initial: Initial | None = None) -> Opened:
     lossy = any(isinstance(stored := builder.stored(domain), PreparedDataset) and stored.lossy for domain in training)
     lists = {str(domain): opened.digest() for domain, opened in training.items()}
     return Opened(plan, method, device, limited(val, config.evaluate.limit), training, builder, lists, lossy)
+
+
+def _open(plan: Plan, name: str, split: str, options: Mapping[str, Any]) -> Dataset:
+    return open_dataset(plan.registry, name, split, plan.config.data.roots, options)
+
+
+def trained_on(config: RunConfig, domain: Domain) -> tuple[str, str, Mapping[str, Any]]:
+    """Name, split and options of a domain's data set."""
+    if domain == "source":
+        return config.source, config.data.source_split, config.data.source_options
+    return config.target, config.data.target_split, config.data.target_options
 
 
 def _check_device(engine: EngineConfig, device: torch.device) -> None:
