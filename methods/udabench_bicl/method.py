@@ -17,7 +17,8 @@ from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
 from udabench.parts.grid import inside, nearest
 from udabench.parts.label_rules import LabelRule, PortionRule, TopRule
-from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.losses import segmentation_loss
+from udabench.parts.panels import prediction_panel
 from udabench.parts.prototypes import Prototypes, cell_counts, class_means, cosine_to
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench_bicl.config import BiCLConfig
@@ -135,7 +136,7 @@ class BiCL(Method):
         yield Loss("adapt", value, parts=_detached(parts), outputs=outputs)
         for name in KINDS:
             yield Probe(name, getattr(labels, name), target)
-        yield from _panels(labels, target, outputs["target"].logits.detach())
+        yield from _panels(labels, target, outputs["target"].logits)
 
     def _contrast(
         self, outputs: Mapping[str, Output], source: Samples, target: Samples
@@ -213,4 +214,4 @@ def _panels(labels: PseudoLabels, target: Samples, logits: Tensor) -> Generator[
     yield Panel("target", lambda: target.image)
     for name in KINDS:
         yield Panel(name, partial(getattr, labels, name))
-    yield Panel("prediction", lambda: upsample(logits, target.image.shape[-2:]).argmax(1))
+    yield prediction_panel(logits, target.image.shape[-2:])

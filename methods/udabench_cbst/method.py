@@ -36,6 +36,7 @@ from udabench.parts.label_rules import PortionRule, SoftPortionRule
 from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.norms import statistics_used
+from udabench.parts.panels import prediction_panel
 from udabench.parts.pseudo_label_pass import Form, PseudoLabelPass
 from udabench.parts.soft_labels import BYTES, SOFT, pack, unpack
 from udabench.parts.upsampled import summed_cross_entropy
@@ -195,8 +196,7 @@ def packed(rule: SoftPortionRule, kept: int, probability: Tensor, thresholds: Te
 
 
 def _panels(image: Tensor, label: Tensor | None, output: Output) -> Iterator[Panel]:
-    logits = output.logits.detach()
     yield Panel("image", lambda: image)
     if label is not None:
         yield Panel("label", lambda: label)
-    yield Panel("prediction", lambda: upsample(logits, image.shape[-2:]).argmax(1))
+    yield prediction_panel(output.logits, image.shape[-2:])

@@ -16,6 +16,7 @@ from udabench.parts.entropy import normalised_entropy, robust_entropy
 from udabench.parts.label_rules import QuantileRule
 from udabench.parts.lengths import even_lengths
 from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.panels import prediction_panel
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
@@ -191,4 +192,4 @@ def _panels(loss: Loss, target: Samples) -> Generator[Event, None, None]:
     logits, size = loss.outputs["target"].logits.detach(), target.image.shape[-2:]
     yield Panel("target", lambda: target.image)
     yield Panel("entropy", lambda: upsample(normalised_entropy(logits)[:, None], size)[:, 0])
-    yield Panel("prediction", lambda: upsample(logits, size).argmax(1))
+    yield prediction_panel(logits, size)

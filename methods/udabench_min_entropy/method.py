@@ -12,6 +12,7 @@ from udabench.network import Output
 from udabench.parts.domain_passes import domain_losses
 from udabench.parts.entropy import mean_entropy, normalised_entropy
 from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.panels import prediction_panel
 from udabench_min_entropy.config import MinEntropyConfig
 
 
@@ -74,4 +75,4 @@ def _panels(loss: Loss, target: Samples) -> Generator[Event, None, None]:
     logits, size = loss.outputs["target"].logits.detach(), target.image.shape[-2:]
     yield Panel("target", lambda: target.image)
     yield Panel("entropy", lambda: normalised_entropy(upsample(logits, size)))
-    yield Panel("prediction", lambda: upsample(logits, size).argmax(1))
+    yield prediction_panel(logits, size)

@@ -7,11 +7,11 @@ from functools import partial
 
 import torch
 from torch import Generator as Rng
-from torch import Tensor
 
 from udabench.method import Batch, Event, Loss, Panel, Scalar, Setup, Stage
 from udabench.network import Network
-from udabench.parts.losses import Reduction, segmentation_loss, upsample
+from udabench.parts.losses import Reduction, segmentation_loss
+from udabench.parts.panels import prediction_panel
 from udabench.translate.apply import translate_source, whole_target
 from udabench.translate.base import Translator
 from udabench_sam.attention import Attentions
@@ -72,11 +72,6 @@ def _step(
     loss = torch.stack([segmentation_loss(each, label, reduction=ce_avg) for each in changed]).sum()
     yield Loss("attention", loss)
     yield Scalar("logits/source", logit_size(output))
-    logits = {"prediction": output.logits.detach(), "attended": changed[0].logits.detach()}
     yield Panel("image", lambda: image.clamp(0, 1))
-    for what, each in logits.items():
-        yield Panel(what, partial(_classes, each, size))
-
-
-def _classes(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    return upsample(logits, size).argmax(1)
+    yield prediction_panel(output.logits, size)
+    yield prediction_panel(changed[0].logits, size, "attended")

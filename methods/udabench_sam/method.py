@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from torch import Generator as Rng
 from torch import Tensor
@@ -14,7 +13,8 @@ from udabench.network import Output
 from udabench.parts.domain_passes import domain_losses
 from udabench.parts.label_rules import QuantileRule
 from udabench.parts.lengths import lengths_by
-from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.losses import segmentation_loss
+from udabench.parts.panels import prediction_panel
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.translate.apply import translate_source, whole_target
 from udabench_sam.attention import Attentions
@@ -162,8 +162,4 @@ def _seen(loss: Loss, size: tuple[int, ...]) -> Iterator[Event]:
     """The size of the logits, and what is predicted."""
     for name, output in loss.outputs.items():
         yield Scalar(f"logits/{name}", logit_size(output))
-        yield Panel(f"prediction_{name}", partial(_classes, output, size))
-
-
-def _classes(output: Output, size: tuple[int, ...]) -> Tensor:
-    return upsample(output.logits.detach(), size).argmax(1)
+        yield prediction_panel(output.logits, size, f"prediction_{name}")

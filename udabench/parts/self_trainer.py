@@ -10,13 +10,14 @@ import torch
 from torch import Generator as Rng
 from torch import Tensor, nn
 
-from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Shared, Stage
+from udabench.method import Batch, Domain, Event, Loss, Method, Samples, Setup, Shared, Stage
 from udabench.network import Output
 from udabench.parts.ema import Ema, ModuleT
 from udabench.parts.feature_distance import feature_distance, thing_ids, thing_mask
 from udabench.parts.frozen import Frozen
-from udabench.parts.losses import segmentation_loss, split, upsample
+from udabench.parts.losses import segmentation_loss, split
 from udabench.parts.norms import statistics_kept
+from udabench.parts.panels import prediction_panel
 from udabench.parts.scene import Scene, show
 from udabench.parts.self_training import SelfTrainingConfig, claim_labels, mix_domains, within_margins
 from udabench.size import Size
@@ -115,8 +116,7 @@ class SelfTrainer(Method, Generic[SceneT]):
         for keys in self._passes(scene):
             yield self._loss(scene, keys, rng)
         if scene.prediction is not None:
-            logits, size = scene.prediction, scene.label.shape[-2:]
-            yield Panel("prediction", lambda: upsample(logits, size).argmax(1))
+            yield prediction_panel(scene.prediction, scene.label.shape[-2:])
         return self._shared(scene)
 
     def _shared(self, scene: SceneT) -> Shared | None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from udabench.augment.photometry import distort
 from udabench.config import MethodConfig, setting
 from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Stage
-from udabench.parts.losses import segmentation_loss, upsample
+from udabench.parts.losses import segmentation_loss
+from udabench.parts.panels import prediction_panel
 
 
 class SupervisedConfig(MethodConfig):
@@ -51,8 +52,7 @@ class Supervised(Method):
         yield Loss(self.domain, segmentation_loss(output, label, reduction=self.config.ce_avg))
         yield Panel("image", lambda: image)
         yield Panel("label", lambda: label)
-        logits = output.logits.detach()
-        yield Panel("prediction", lambda: upsample(logits, label.shape[-2:]).argmax(1))
+        yield prediction_panel(output.logits, label.shape[-2:])
 
     def views(self, samples: Samples, label: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         """The images that are trained on, with their labels."""
