@@ -33,7 +33,7 @@ from udabench.method import (
 from udabench.network import Output
 from udabench.parts.confidence import confidence_penalty
 from udabench.parts.label_rules import PortionRule, SoftPortionRule
-from udabench.parts.lengths import even_lengths
+from udabench.parts.lengths import warmup_lengths
 from udabench.parts.losses import segmentation_loss, upsample
 from udabench.parts.norms import statistics_used
 from udabench.parts.panels import prediction_panel
@@ -65,17 +65,11 @@ class CBST(Method):
     # Stages
 
     def stages(self) -> Sequence[Stage]:
-        warmup, *rounds = self._lengths()
+        warmup, *rounds = warmup_lengths(self.setup.iterations, self.config.warmup_share, self.config.rounds)
         optimizer = self.setup.segmenter(self.student)
         first = Stage("warmup", warmup, self.warm_up, {"segmenter": optimizer}, domains=("source",))
         later = [stage for number, length in enumerate(rounds, 1) for stage in self._round(number, length, optimizer)]
         return [first, *later] if warmup else later
-
-    def _lengths(self) -> list[int]:
-        """Of the warm-up, and of each round; the first rounds are one longer."""
-        whole, rounds = self.setup.iterations, self.config.rounds
-        warmup = min(round(self.config.warmup_share * whole), max(0, whole - rounds))
-        return [warmup, *even_lengths(whole - warmup, rounds)]
 
     def _round(self, number: int, iterations: int, optimizer: Optimizer) -> Iterator[Stage]:
         layers = (LABEL, SOFT) if self.config.lrent else (LABEL,)

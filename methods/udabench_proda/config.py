@@ -18,13 +18,13 @@ labelling, distilling = partial(setting, stages="labels*"), partial(setting, sta
 
 class ProDAConfig(MethodConfig):
     # Stages
-    warmup_iterations: int | None = setting(
+    warmup_share: float | None = setting(
         None,
-        "steps on the source alone before stage 1; 0: the network is used as it is given (--init-from RUN); none: as "
-        "many as each of the other trainings",
+        "share of the run's iterations that trains on the source alone, before stage 1; 0: the network is used as it "
+        "is given (--init-from RUN); none: as many as each of the other trainings",
         origin="assumed (the code's warm-up is adversarial, and as long as the other trainings)",
-        unit="iterations",
         ge=0,
+        lt=1,
     )
     distillations: int = setting(
         2, "stages of distillation after stage 1 (2: stages 2 and 3)", origin="ProDA code", ge=0, le=8

@@ -11,7 +11,6 @@ from torch import Generator as Rng
 from torch import Tensor, nn
 
 from udabench.augment.randaugment import RandAugment, StrongView
-from udabench.errors import UsageError
 from udabench.method import (
     Batch,
     Event,
@@ -31,7 +30,7 @@ from udabench.parts.confidence import uniform_divergence
 from udabench.parts.distillation import distillation_loss
 from udabench.parts.ema import Ema
 from udabench.parts.grid import inside, masked, nearest
-from udabench.parts.lengths import even_lengths
+from udabench.parts.lengths import even_lengths, warmup_lengths
 from udabench.parts.losses import cross_entropy, segmentation_loss, upsample
 from udabench.parts.pseudo_label_pass import PseudoLabelPass
 from udabench.parts.soft_labels import BYTES, SOFT, cut, unpack
@@ -81,19 +80,11 @@ class ProDA(Method):
         return stages
 
     def _lengths(self) -> list[int]:
-        """The warm-up's steps, and those of each other training: what is left of the run's, shared out evenly.
-
-        Raises UsageError where the warm-up leaves none.
-        """
-        given, whole, trainings = self.config.warmup_iterations, self.setup.iterations, self.config.distillations + 1
-        if given is None:
+        """The warm-up's steps, and those of each other training."""
+        share, whole, trainings = self.config.warmup_share, self.setup.iterations, self.config.distillations + 1
+        if share is None:
             return even_lengths(whole, trainings + 1)
-        if given + trainings > whole:
-            raise UsageError(
-                f"warmup_iterations = {given} leaves {max(0, whole - given)} of iterations = {whole} for {trainings} "
-                "further trainings. Make it smaller, or iterations larger."
-            )
-        return [given, *even_lengths(whole - given, trainings)]
+        return warmup_lengths(whole, share, trainings)
 
     def _warm_up(self, iterations: int) -> Stage:
         optimizers = {"segmenter": self._tuner(self._network(0), self.config.warmup_lr)}

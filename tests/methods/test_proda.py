@@ -16,7 +16,7 @@ from udabench_proda.prototypes import FAR, Means, TargetPrototypes, means_of, re
 from udabench.augment.randaugment import RandAugment, StrongView
 from udabench.config import OptimConfig
 from udabench.engine.artefacts import ArtefactReader
-from udabench.errors import CheckpointError, DataError, UsageError
+from udabench.errors import CheckpointError, DataError
 from udabench.method import Group, Loss, Optimizer, Probe, Remark, Scalar
 from udabench.parts.soft_labels import pack, unpack
 from udabench.plugins import import_file
@@ -567,14 +567,9 @@ def test_stages_share_the_steps_out():
     assert [stage.iterations for stage in stages] == [3, 0, 3, 0, 2, 0, 2]
     assert stages[0].domains == ("source",)
     assert stages[2].uncut == (SOFT,)
-    given = build(iterations=10, warmup_iterations=5, distillations=1).stages()
+    given = build(iterations=10, warmup_share=0.5, distillations=1).stages()
     assert [stage.iterations for stage in given] == [5, 0, 3, 0, 2]
-    assert [stage.name for stage in build(warmup_iterations=0, distillations=0).stages()] == ["prototypes", "stage1"]
-
-
-def test_a_warm_up_that_leaves_nothing_is_named():
-    with pytest.raises(UsageError, match=r"warmup_iterations = 10 leaves 2 of iterations = 12 for 3 further trainings"):
-        build(iterations=12, warmup_iterations=10).stages()
+    assert [stage.name for stage in build(warmup_share=0, distillations=0).stages()] == ["prototypes", "stage1"]
 
 
 class RatedSetup(fakes.FakeSetup):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from udabench.parts.lengths import even_lengths, lengths_by
+from udabench.parts.lengths import even_lengths, lengths_by, warmup_lengths
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,14 @@ from udabench.parts.lengths import even_lengths, lengths_by
 )
 def test_evenly_and_the_first_ones_longer(iterations, parts, lengths):
     assert even_lengths(iterations, parts) == lengths
+
+
+@pytest.mark.parametrize(
+    ("iterations", "share", "parts", "lengths"),
+    [(10, 0.5, 2, [5, 3, 2]), (10, 0.0, 3, [0, 4, 3, 3]), (12, 0.9, 3, [9, 1, 1, 1]), (2, 0.9, 3, [0, 1, 1, 1])],
+)
+def test_a_warm_up_leaves_a_step_to_each_training(iterations, share, parts, lengths):
+    assert warmup_lengths(iterations, share, parts) == lengths
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,12 @@ def even_lengths(iterations: int, parts: int) -> list[int]:
     return [max(1, each + (part < longer)) for part in range(parts)]
 
 
+def warmup_lengths(iterations: int, share: float, parts: int) -> list[int]:
+    """First that of a warm-up of so large a share, which leaves a step to each of the others; these share evenly."""
+    warmup = min(round(share * iterations), max(0, iterations - parts))
+    return [warmup, *even_lengths(iterations - warmup, parts)]
+
+
 def lengths_by(iterations: int, shares: Sequence[float]) -> list[int]:
     """By these shares, whatever they sum up to, in whole steps that sum up to the run's; each has one at least."""
     ends = [round(iterations * end / sum(shares)) for end in accumulate(shares, initial=0.0)]
