@@ -13,6 +13,7 @@ from pydantic import field_validator
 
 from udabench.config import MethodConfig, setting
 from udabench.parts.domain_passes import Passes
+from udabench.parts.losses import Reduction
 
 
 class FDAConfig(MethodConfig):
@@ -64,7 +65,7 @@ class FDAConfig(MethodConfig):
     translate_whole: bool = setting(
         True, "translate crops of the target image's full size, before the shared crop", origin="FDA code (no crop)"
     )
-    ce_avg: Literal["all", "valid"] = setting(
+    ce_avg: Reduction = setting(
         "valid", "cross entropy divided by all pixels or by the labelled ones", origin="FDA code"
     )
     student_batch: Passes = setting(

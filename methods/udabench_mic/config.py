@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from udabench.config import WrapperConfig, setting
+from udabench.parts.losses import Reduction
 
 
 class MICConfig(WrapperConfig):
@@ -29,7 +30,7 @@ class MICConfig(WrapperConfig):
         0.8, "chance of colour jitter", origin="MIC code, color_jitter_probability", ge=0, le=1
     )
     masked_blur_chance: float = setting(0.5, "chance of blur", origin="MIC code", ge=0, le=1)
-    masked_ce_avg: Literal["all", "valid"] = setting(
+    masked_ce_avg: Reduction = setting(
         "all",
         "cross entropy of masked images divided by all pixels or by the labelled ones",
         origin="MIC code (mmseg 0.16)",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from udabench.config import MethodConfig, setting
 from udabench.parts.domain_passes import Passes
+from udabench.parts.losses import Reduction
 
 
 class MinEntropyConfig(MethodConfig):
@@ -18,7 +17,7 @@ class MinEntropyConfig(MethodConfig):
         origin="ADVENT code (LAMBDA_ENT_AUX)",
         ge=0,
     )
-    ce_avg: Literal["all", "valid"] = setting(
+    ce_avg: Reduction = setting(
         "valid", "cross entropy divided by all pixels or by the labelled ones", origin="ADVENT code"
     )
     student_batch: Passes = setting(

@@ -9,7 +9,8 @@ from pydantic import field_validator, model_validator
 
 from udabench.config import MethodConfig, setting
 from udabench.parts.domain_passes import Passes
-from udabench.parts.self_attention_loss import Distance, Reduction, Space
+from udabench.parts.losses import Reduction
+from udabench.parts.self_attention_loss import ClassReduction, Distance, Space
 
 Layers = Literal["prediction", "features", "both"]
 
@@ -38,7 +39,7 @@ class AttentionConfig(MethodConfig):
         "l1", "distance: l1, l2, kl, cos", origin="assumed (the norm of Eq 8 is lost; Tab A.5 has KL and cosine)"
     )
     sa_space: Space = setting("logits", "what is compared", origin="paper App B (a softmax for KL alone)")
-    sa_reduction: Reduction = setting(
+    sa_reduction: ClassReduction = setting(
         "mean", "over classes the mean, or their sum (pixel): C times as much", origin="assumed"
     )
     sa_on: Layers = setting("prediction", "map that the loss acts on", origin="paper Tab A.5")
@@ -98,7 +99,7 @@ class SAMConfig(AttentionConfig):
         origin="assumed (for the paper's CycleGAN images of BDL: translator=folder)",
     )
     translator_options: dict[str, Any] = setting(dict, "options of the translator")
-    ce_avg: Literal["all", "valid"] = setting(
+    ce_avg: Reduction = setting(
         "valid", "cross entropy divided by all pixels or by the labelled ones", origin="BDL code"
     )
     student_batch: Passes = setting(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 Distance = Literal["l1", "l2", "kl", "cos"]
 Space = Literal["logits", "probabilities"]
-Reduction = Literal["mean", "pixel"]
+ClassReduction = Literal["mean", "pixel"]
 
 
 def self_attention_loss(
@@ -19,7 +19,7 @@ def self_attention_loss(
     attended: Tensor,
     distance: Distance = "l1",
     space: Space = "logits",
-    reduction: Reduction = "mean",
+    reduction: ClassReduction = "mean",
 ) -> Tensor:
     """Distance of Z to its self-attended form, which gets no gradient (SAM, Eq 8 and 9, Table A.5).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Generator as Rng
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from udabench.augment.photometry import distort
 from udabench.config import MethodConfig, setting
 from udabench.method import Batch, Domain, Event, Loss, Method, Panel, Samples, Setup, Stage
-from udabench.parts.losses import segmentation_loss
+from udabench.parts.losses import Reduction, segmentation_loss
 from udabench.parts.panels import prediction_panel
 
 
@@ -19,7 +19,7 @@ class SupervisedConfig(MethodConfig):
     photometric_distortion: bool = setting(
         True, "random brightness, contrast, saturation and hue", origin="DAFormer code, source-only config"
     )
-    ce_avg: Literal["all", "valid"] = setting(
+    ce_avg: Reduction = setting(
         "all", "cross entropy divided by all pixels or by the labelled ones", origin="DAFormer code (mmseg 0.16)"
     )
 
