@@ -11,7 +11,7 @@ from torch import nn
 from udabench.config import OptimConfig
 from udabench.hookspecs import Entry
 from udabench.labels import CITYSCAPES19, LabelSpace
-from udabench.method import Batch, Context, Group, Loss, Optimizer, Samples
+from udabench.method import Batch, Context, Group, Loss, Method, Optimizer, Samples, Stage
 from udabench.network import Network, Output
 from udabench.registry import Catalogue
 from udabench.size import Size
@@ -130,6 +130,11 @@ def run_step(method, data: Batch, iteration: int = 3, seed: int = 0) -> tuple[di
             losses[event.name] = event
         else:
             others.append(event)
+
+
+def stage_of(method: Method, name: str) -> Stage:
+    """A stage by its name."""
+    return next(stage for stage in method.stages() if stage.name == name)
 
 
 def gradients(module: nn.Module) -> dict[str, torch.Tensor]:

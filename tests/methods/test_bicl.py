@@ -24,16 +24,13 @@ from udabench.presets import presets_of
 from udabench.testing import check_method, fake_registry
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+stage_of = fakes.stage_of
 rows = import_file(Path(__file__).with_name("rows.py"))
 
 
 def build(setup=None, **values):
     values = {"warmup_share": 0.25, "refresh_every": 2, "threshold": 0.5} | values
     return BiCL(BiCL.Config(**values), setup or fakes.FakeSetup(iterations=12)).train()
-
-
-def stage_of(method, name):
-    return next(stage for stage in method.stages() if stage.name == name)
 
 
 def labelled(seed=0):

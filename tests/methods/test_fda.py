@@ -19,16 +19,13 @@ from udabench.testing import check_method, fake_registry
 from udabench.translate.fda import fda
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+stage_of = fakes.stage_of
 BANDS = (0.05, 0.2)
 
 
 def build(iterations=12, setup=None, **values):
     values = {"bands": BANDS, "rounds": 1} | values
     return FDA(FDA.Config(**values), setup or fakes.FakeSetup(iterations=iterations))
-
-
-def stage_of(method, name):
-    return next(stage for stage in method.stages() if stage.name == name)
 
 
 def run(stage, batch, iteration=1):

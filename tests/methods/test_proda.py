@@ -25,6 +25,7 @@ from udabench.size import Size
 from udabench.testing import check_method, fake_registry, fake_setup
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+stage_of = fakes.stage_of
 rows = import_file(Path(__file__).with_name("rows.py"))
 CLASSES, CHANNELS = 19, 8
 GRID = (8, 12)
@@ -32,10 +33,6 @@ GRID = (8, 12)
 
 def build(iterations=12, setup=None, **values):
     return ProDA(ProDA.Config(**values), setup or fakes.FakeSetup(iterations=iterations))
-
-
-def stage_of(method, name):
-    return next(stage for stage in method.stages() if stage.name == name)
 
 
 def run(stage, batch, seed=0):
@@ -354,16 +351,20 @@ def test_the_source_is_supervised():
     assert losses["target"].outputs["target"].logits.shape == (2, CLASSES, *GRID)
 
 
+def student_distances(method, batch):
+    """Of stage 1's network for the target's images as they are: N h w C float64."""
+    twin = copy.deepcopy(method.networks[0]).train()
+    feature = twin(batch.target.image).features[-1].double().permute(0, 2, 3, 1)
+    return torch.cdist(feature.reshape(-1, CHANNELS), method.prototypes.values.double()).view(2, *GRID, CLASSES)
+
+
 @pytest.mark.parametrize(("divisor", "share"), [("pixels", 1), ("elements", CLASSES)])
 def test_consistency_is_the_divergence_of_assignments(divisor, share):
     """With both divisions: the released code's is a mean over the classes too."""
     method = begun(consistency_weight=4.0, kl_divisor=divisor, temperature=0.5)
     batch, soft = soft_batch()
     _, teacher = expected_labels(method, batch, soft)
-    twin = copy.deepcopy(method.networks[0]).train()
-    twin(batch.source.image), twin(batch.target.image)
-    feature = twin(batch.target.image).features[-1].double().permute(0, 2, 3, 1)
-    mine = torch.cdist(feature.reshape(-1, CHANNELS), method.prototypes.values.double()).view(2, *GRID, CLASSES)
+    mine = student_distances(method, batch)
     p, q = (torch.distributions.Categorical(logits=-2 * d) for d in (teacher, mine))
     expected = 4 * torch.distributions.kl_divergence(p, q).mean() / share
     losses, _ = run(stage_of(method, "stage1"), batch)
@@ -377,10 +378,7 @@ def test_what_a_view_does_not_show_is_not_compared():
     method.augment = lambda image, rng: StrongView(image, place, torch.tensor([[0.0, -1.0, 1.0, 1.0]] * 2))
     batch, soft = soft_batch()
     _, teacher = expected_labels(method, batch, soft)
-    twin = copy.deepcopy(method.networks[0]).train()
-    twin(batch.source.image), twin(batch.target.image)
-    feature = twin(batch.target.image).features[-1].double().permute(0, 2, 3, 1)
-    mine = torch.cdist(feature.reshape(-1, CHANNELS), method.prototypes.values.double()).view(2, *GRID, CLASSES)
+    mine = student_distances(method, batch)
     p, q = (torch.distributions.Categorical(logits=-d[:, :, :6]) for d in (teacher, mine))
     expected = 10 * torch.distributions.kl_divergence(p, q).mean()
     losses, _ = run(stage_of(method, "stage1"), batch)

@@ -26,15 +26,12 @@ from udabench.testing import check_method, fake_registry
 from udabench.translate.fda import fda
 
 fakes = import_file(Path(__file__).with_name("fakes.py"))
+stage_of = fakes.stage_of
 PLAIN = {"translator": "identity"}
 
 
 def build(iterations=12, setup=None, **values):
     return SAM(SAM.Config(**(PLAIN | values)), setup or fakes.FakeSetup(iterations=iterations))
-
-
-def stage_of(method, name):
-    return next(stage for stage in method.stages() if stage.name == name)
 
 
 def begun(method, name):
