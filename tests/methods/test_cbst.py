@@ -89,16 +89,16 @@ def test_retraining_is_slower_and_constant():
 
 def test_the_pass_labels_mines_and_weighs_the_domains():
     method = built(mine_share=0.05)
-    workspace, events = labelled(method, 2)
+    workspace, events = labelled(method, 3)
     table = workspace.read_table("pseudo_label-thresholds")
     assert torch.equal(workspace.read_table(MINED)["classes"], rare_classes(table["pixels"], 0.05))
     assert 0 < len(workspace.read_table(MINED)["classes"]) < 19
-    # floor(0.0325 * 24966) = 811 images of the source beside 2975 of the target.
-    assert method.source_chance.item() == pytest.approx(811 / (811 + 2975))
+    # floor(0.035 * 24966) = floor(873.81) images of the source beside 2975 of the target.
+    assert method.source_chance.item() == pytest.approx(873 / (873 + 2975), abs=1e-6)
     assert {e.name: e.value.item() for e in events if isinstance(e, Scalar)}["source_chance"] == method.source_chance
     label = torch.stack([workspace.read(LABEL, image.names[0]) for image in workspace.samples])
-    # A quarter of each class reaches its own threshold; a pixel may reach another class's.
-    assert 0.24 < (label != IGNORE).float().mean() < 0.9
+    # 30 % of each class reach its own threshold; a pixel may reach another class's.
+    assert 0.29 < (label != IGNORE).float().mean() < 0.9
     assert "source_chance" in dict(method.named_buffers())
 
 
@@ -168,10 +168,10 @@ def test_every_labelled_pixel_of_a_mixed_batch_counts_the_same():
 
 
 def test_soft_labels_are_learnt_where_a_label_is_kept():
-    soft = torch.rand(2, 19, 32, 48, generator=torch.Generator().manual_seed(1)).pow(6)
-    soft /= soft.sum(1, keepdim=True)
-    batch = target_batch(soft=torch.stack([pack(each, 19) for each in soft]))
     method = built(mixture="both", lrent=0.25)
+    # Of these very images: other images would have another loss.
+    soft = (2 * log_probability(method, target_batch().target.image)).softmax(1)
+    batch = target_batch(soft=torch.stack([pack(each, 19) for each in soft]))
     loss = loss_of(method, batch)
     logs = log_probability(method, torch.cat([batch.source.image, batch.target.image]))
     hard, claimed = batch.source.label, batch.target.layers[LABEL] != IGNORE
@@ -179,7 +179,7 @@ def test_soft_labels_are_learnt_where_a_label_is_kept():
         F.nll_loss(logs[:2], hard, ignore_index=IGNORE, reduction="sum") - ((soft * logs[2:]).sum(1) * claimed).sum()
     )
     assert float(loss.value.detach()) == pytest.approx(
-        float(total / ((hard != IGNORE).sum() + claimed.sum())), rel=3e-3
+        float(total / ((hard != IGNORE).sum() + claimed.sum())), rel=1e-3
     )
     loss.value.backward()
     assert fakes.gradients(method.student)

@@ -164,6 +164,12 @@ def test_rate_by_hand(mean, least, expected):
     assert module.values.flatten().tolist() == pytest.approx([expected, 7.0])
 
 
+def test_prototypes_begin_where_enough_cells_are_seen():
+    module = prototypes_of([[0.0], [0.0], [0.0]], least=10)
+    module.begin(Means(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[9, 10, 11]])))
+    assert module.known.tolist() == [False, True, True]
+
+
 def test_a_class_begins_with_its_first_mean():
     module = prototypes_of([[0.0], [0.0]], known=[False, False])
     module.update(BATCH)
@@ -553,6 +559,26 @@ def test_labels_come_from_the_mean_with_the_mirror_image():
         found = method._probabilities(0, each)
     assert torch.allclose(found, (straight + mirrored.flip(3)) / 2, atol=1e-6)
     assert not torch.allclose(found, straight, atol=1e-3)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_each_network_labels_for_the_next(number):
+    """Stage 1's for stage 2, stage 2's for stage 3."""
+    method, images = build(label_threshold=0.3), fakes.whole_images(2)
+    for stage in ("stage2", "stage3"):
+        stage_of(method, stage).start()
+    with torch.no_grad():
+        for index, network in enumerate(method.networks):
+            network.head.weight.copy_(network.head.weight.roll(index, 0))
+    workspace = fakes.MemoryWorkspace(images)
+    method.eval()
+    with torch.no_grad():
+        list(stage_of(method, f"labels{number + 1}").prepare(workspace))
+        p = torch.cat([method._probabilities(number - 1, each) for each in images])
+    confidence, label = F.interpolate(p, (32, 48), mode="bilinear").max(1)
+    written = torch.stack([workspace.read("pseudo_label", each.names[0]) for each in images])
+    assert torch.equal(written, label.masked_fill(confidence <= 0.3, 255))
+    assert 0 < (written != 255).double().mean() < 1
 
 
 # Stages, rates, predictors
