@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -227,15 +228,24 @@ class _Deadly:
         self.images = int(os.environ.get(KILL_BEHIND, "0"))
         self.before = os.environ.get(KILL_BEFORE)
         self.counted = os.environ.get(COUNT_IN)
+        self.worked = False
 
     def stage(self, stage: Stage) -> Stage:
         """The stage, made so."""
         prepare = None if stage.prepare is None else self._pass(stage.prepare)
-        start = _die if stage.name == self.before else stage.start
+        start = partial(self._enter, stage.start) if stage.name == self.before else stage.start
         return replace(stage, step=self._step(stage.step), prepare=prepare, start=start)
+
+    def _enter(self, start: Callable[[], None] | None) -> None:
+        """Before the run's first stage all stages are entered too, to see how large the method becomes."""
+        if self.worked:
+            _die()
+        if start is not None:
+            start()
 
     def _step(self, step: Step) -> Callable[[Batch, int, Rng], Generator[Event, None, None]]:
         def run(batch: Batch, iteration: int, rng: Rng) -> Generator[Event, None, None]:
+            self.worked = True
             self.steps -= 1
             for event in step(batch, iteration, rng):
                 yield event
@@ -250,6 +260,7 @@ class _Deadly:
 
     def look(self) -> None:
         """A pass has done with an image."""
+        self.worked = True
         self.images -= 1
         if self.counted:
             with Path(self.counted).open("ab") as file:
