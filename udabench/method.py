@@ -295,7 +295,8 @@ class Stage:
         mining: draw crops around rare classes.
         source_share: the stage draws from so large a share of the source's images (rounded down, one at least), a
             random one of its own (CBST's source portion). Needs ``data.sampler = uniform`` where it is below 1.
-        start: idempotent; re-initialises or switches networks when the stage is entered, before ``prepare``.
+        start: idempotent; re-initialises or switches networks when the stage is entered, before ``prepare``. It is also
+            called on a twin with random weights, to see how large a run's checkpoints become: it reads no artefacts.
         prepare: looks at every training image of a domain and writes artefacts.
         prepare_every: repeat ``prepare`` each so many iterations; None: once, when the stage is entered.
         pixel_bytes: what a pass writes of an image, in bytes a pixel, for the estimate of the disk that a run takes.
