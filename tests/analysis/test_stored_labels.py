@@ -123,9 +123,10 @@ def test_what_cannot_be_shown_is_said(run: RunFolder, data: Path) -> None:
     with pytest.raises(UsageError, match="has stored no pseudo-labels"):
         look_at(run.path)
     folder = store(run, "labels", 0, truths(data))
-    result = analyze(run.path, "--only", "ccd")
-    assert isinstance(result.exception, UsageError)
-    assert "--only is for analyses of a network" in str(result.exception)
+    for given in (["--only", "ccd"], ["--split", "val"], ["--features", "logits"], ["--device", "cpu"]):
+        result = analyze(run.path, *given)
+        assert isinstance(result.exception, UsageError)
+        assert f"{given[0]} is for analyses of a network" in str(result.exception)
     name = next(iter(truths(data)))
     write_value(folder, name, torch.zeros(4, 4, dtype=torch.long))
     with pytest.raises(DataError, match=rf"{name}\.png is 4x4, but its image is trained on at"):

@@ -60,7 +60,7 @@ def test_checkpoints_ends_and_artefacts_are_counted() -> None:
     assert use.total == 3360 + 800 + 5760 + 80
     assert (
         use.described()
-        == "0.0 MiB at most (checkpoints 0.0 MiB, ends of stages 0.0 MiB, artefacts of 3 passes 0.0 MiB)"
+        == "10.0 kB at most (checkpoints 3.4 kB, ends of stages 800 bytes, artefacts of 3 passes 5.8 kB)"
     )
 
 
@@ -99,11 +99,12 @@ class Usage(NamedTuple):
 
 
 def test_a_run_that_does_not_fit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use = DiskUse(2**20, 300 * 2**20, 0, 20 * 2**20, 1)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 2**20))
+    use = DiskUse(10**6, 300 * 10**6, 0, 20 * 10**6, 1)
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 10**6))
     place = tmp_path / "not" / "yet" / "there"
-    assert free_space(place) == 320 * 2**20
+    assert free_space(place) == 320 * 10**6
     check_space(use, place)
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 2**20 - 1))
-    with pytest.raises(UserError, match=r"needs 320 MiB at most .*artefacts of 1 pass 20 MiB.* only 320 MiB are free"):
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda path: Usage(320 * 10**6 - 1))
+    said = r"needs 320\.0 MB at most .*artefacts of 1 pass 20\.0 MB.* only 320\.0 MB are free"
+    with pytest.raises(UserError, match=said):
         check_space(use, place)

@@ -77,7 +77,11 @@ def analyze(
     from udabench.resolve import parse_overrides
 
     if stored:
-        _look_at_stored(runs, out, limit, plugins, {"--only": only, "--predictor": predictor, "--set": overrides})
+        unused = {
+            "--only": only, "--features": features != "last", "--predictor": predictor, "--split": split,
+            "--set": overrides, "--device": device,
+        }  # fmt: skip
+        _look_at_stored(runs, out, limit, plugins, unused)
         return
     console = Console(highlight=False, soft_wrap=True)
     names = [name.strip() for name in only.split(",") if name.strip()] if only is not None else None

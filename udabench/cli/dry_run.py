@@ -149,6 +149,8 @@ def _taken_over(heritage: Heritage) -> Iterator[str]:
 def _costs(
     plan: Plan, runs: int, place: Path, images: Mapping[Domain, int], heritage: Heritage | None
 ) -> Iterator[str]:
+    from rich.filesize import decimal
+
     from udabench.run.disk import free_space
     from udabench.run.estimate import estimate
 
@@ -157,7 +159,7 @@ def _costs(
     yield f"parameters  {cost.parameters / 1e6:.1f} million trained"
     free = free_space(place)
     short = "" if free >= cost.disk.total else ": [bold red]too little, this run would not start[/]"
-    yield f"disk        {cost.disk.described()}{times}; {free / 2**30:.0f} GiB free{short}"
+    yield f"disk        {cost.disk.described()}{times}; {decimal(free)} free{short}"
     if cost.step_seconds is None or cost.step_flops is None:
         yield "time        not estimated: every stage reads what a pass over the data writes"
         return

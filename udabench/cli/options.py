@@ -53,12 +53,3 @@ def load(plugins: tuple[Path, ...]) -> Registry:
     from udabench.plugins import load_registry
 
     return load_registry(plugins)
-
-
-def size_text(size: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from udabench.cli.options import size_text
 from udabench.errors import UsageError
 
 
@@ -22,6 +21,7 @@ def prune(runs: tuple[Path, ...], checkpoints: bool, yes: bool) -> None:
     its end, but no more from an earlier stage (--checkpoints) or from a stage whose artefacts it reads.
     """
     from rich.console import Console
+    from rich.filesize import decimal
 
     from udabench.run.prune import find_prunable, prune_run
 
@@ -30,21 +30,21 @@ def prune(runs: tuple[Path, ...], checkpoints: bool, yes: bool) -> None:
     for each in found:
         console.print(f"[bold]{each.folder.path.name}[/]")
         for path, files, size in each.parts:
-            console.print(f"  {path.relative_to(each.folder.path)}  {files} files, {size_text(size)}", markup=False)
+            console.print(f"  {path.relative_to(each.folder.path)}  {files} files, {decimal(size)}", markup=False)
         if not each.parts:
             console.print("  nothing to remove")
     if not any(each.parts for each in found):
         return
     total = sum(each.freed for each in found)
-    if not yes and not _agreed(total):
+    if not yes and not _agreed(decimal(total)):
         console.print("Nothing was removed.")
         return
     for each in found:
         prune_run(each)
-    console.print(f"{size_text(total)} freed.")
+    console.print(f"{decimal(total)} freed.")
 
 
-def _agreed(total: int) -> bool:
+def _agreed(total: str) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("There is nobody to ask: say --yes.")
-    return click.confirm(f"Remove {size_text(total)}?", default=False)
+    return click.confirm(f"Remove {total}?", default=False)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from udabench.cli.options import size_text
-
 if TYPE_CHECKING:
     from rich.tree import Tree
 
@@ -17,6 +15,7 @@ STYLES = {"done": "green", "taken over": "cyan", "running": "bold yellow", "stop
 
 def stage_tree(stages: Sequence[Standing]) -> Tree:
     """A branch for each stage, a leaf for each artefact in each version."""
+    from rich.filesize import decimal
     from rich.markup import escape
     from rich.tree import Tree
 
@@ -28,7 +27,7 @@ def stage_tree(stages: Sequence[Standing]) -> Tree:
         branch = tree.add("  ".join(parts))
         for each in stage.artefacts:
             files = f"{each.files} file{'s' if each.files != 1 else ''}"
-            branch.add(f"{escape(each.name)} of iteration {each.version}: {files}, {size_text(each.size)}")
+            branch.add(f"{escape(each.name)} of iteration {each.version}: {files}, {decimal(each.size)}")
         if stage.pruned:
             branch.add(f"[dim]pruned: {escape(', '.join(stage.pruned))}[/]")
     return tree

@@ -56,9 +56,11 @@ def cell_counts(label: Tensor, classes: int, grid: tuple[int, int]) -> Tensor:
     rows = nearest_cells(grid[0], height, label.device) * grid[1]
     cell = rows[:, None] + nearest_cells(grid[1], width, label.device)
     cells, first = grid[0] * grid[1], torch.arange(count, device=label.device)[:, None, None] * (classes + 1)
-    index = (first + label.clamp(max=classes)) * cells + cell
-    counts = index.flatten().bincount(minlength=count * (classes + 1) * cells)
-    return counts.view(count, classes + 1, cells)[:, :classes].float()
+    index = ((first + label.clamp(max=classes)) * cells + cell).flatten()
+    # torch.bincount would wait for a GPU, to know how long its result is.
+    counts = torch.zeros(count * (classes + 1) * cells, device=label.device)
+    counts.scatter_add_(0, index, counts.new_ones(1).expand(len(index)))
+    return counts.view(count, classes + 1, cells)[:, :classes]
 
 
 def spread_cells(value: Tensor, size: tuple[int, ...]) -> Tensor:

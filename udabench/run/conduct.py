@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from udabench.engine.declared import declarations
@@ -65,7 +66,7 @@ def _check_disk(opened: Opened, folder: RunFolder, taken: int) -> None:
     use = disk_use(opened.method.stages(), states, opened.plan.config, images, taken)
     if leads():
         check_space(use, folder.path)
-        said = f"disk  {use.described()}; {free_space(folder.path) / 2**30:.0f} GiB free"
+        said = f"disk  {use.described()}; {decimal(free_space(folder.path))} free"
         Console(stderr=True, highlight=False, soft_wrap=True).print(said, markup=False)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from udabench.config import RunConfig
 from udabench.engine.declared import declaration, refreshes
 from udabench.engine.stages import enter
@@ -15,7 +17,6 @@ from udabench.method import Domain, Method, Optimizer, Stage
 
 STATE_COPIES = {"adamw": 2, "adam": 2, "sgd": 1}
 """Values that an optimiser keeps for each parameter."""
-MiB = 2**20
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class DiskUse:
 
     def described(self) -> str:
         """For people."""
-        parts = [f"checkpoints {_mib(self.checkpoints)}"]
+        parts = [f"checkpoints {decimal(self.checkpoints)}"]
         if self.ends:
-            parts.append(f"ends of stages {_mib(self.ends)}")
+            parts.append(f"ends of stages {decimal(self.ends)}")
         if self.passes:
-            known = "unknown: the images cannot be counted" if self.artefacts is None else _mib(self.artefacts)
+            known = "unknown: the images cannot be counted" if self.artefacts is None else decimal(self.artefacts)
             parts.append(f"artefacts of {self.passes} pass{'es' if self.passes > 1 else ''} {known}")
-        return f"{_mib(self.total)} at most ({', '.join(parts)})"
+        return f"{decimal(self.total)} at most ({', '.join(parts)})"
 
 
 def state_size(method: Method) -> int:
@@ -120,11 +121,7 @@ def check_space(use: DiskUse, folder: Path) -> None:
     free = free_space(folder)
     if free < use.total:
         raise UserError(
-            f"The run needs {use.described()}, but only {_mib(free)} are free at {folder}. Free some space "
+            f"The run needs {use.described()}, but only {decimal(free)} are free at {folder}. Free some space "
             "(udabench prune removes what finished runs no longer need), choose another folder with --runs, or keep "
             "fewer checkpoints: --set engine.keep_checkpoints=1."
         )
-
-
-def _mib(size: int) -> str:
-    return f"{size / MiB:.0f} MiB" if size >= 10 * MiB else f"{size / MiB:.1f} MiB"
