@@ -20,7 +20,7 @@ from udabench.engine.folder import RunFolder
 from udabench.engine.metrics import read_metrics
 from udabench.errors import UsageError, UserError
 from udabench.plugins import load_registry
-from udabench.results import read_record
+from udabench.results import Record, read_record
 from udabench.sweep import duration
 from udabench.sweep.duration import Finding
 from udabench.sweep.file import read_sweep
@@ -45,6 +45,20 @@ rows:
   - {method: source_only, seeds: [0, 1]}
   - {method: oracle}
 """
+
+FAMILY = """
+sources: fake-source
+targets: fake-target
+seeds: 1
+preset: quick
+network: fake
+set: {network.weights: none, data.crop: 32x32, data.workers: 0, iterations: 2}
+rows:
+  - {method: generations, label: second, init_from: first, set: {generations: 2}}
+  - {method: generations, label: first, init_from: source_only}
+  - method: source_only
+"""
+GENERATIONS = Path(__file__).parents[1] / "run" / "generations_plugin.py"
 
 
 @pytest.fixture
@@ -161,6 +175,51 @@ def test_a_run_that_fails_stops_no_other(place: Path, unbuilt: None, capsys: pyt
     said = capsys.readouterr().out
     assert "missing" not in said
     assert [row[4:6] for row in plan_rows(said)] == [["1", "new"], ["1", "done"]]
+
+
+def records(place: Path) -> list[Record]:
+    """In the order in which they were made."""
+    paths = sorted(place.glob("runs/*/*/record.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [read_record(path.parent) for path in paths]
+
+
+def assert_they_are_a_family(place: Path) -> None:
+    """The weights of another method's run, then the stages of one's own, in that order."""
+    root, first, second = records(place)
+    for child, parent in ((first, root), (second, first)):
+        assert child.flags.ancestor is not None
+        assert (child.flags.ancestor.run, child.flags.ancestor.outcome) == (parent.run, parent.outcome_digest)
+    assert root.flags.ancestor is None
+    assert (first.method, first.flags.ancestor.stages) == ("generations", ())
+    assert first.network.reports[0].source.startswith("student (student) of source_only-quick-fake-")
+    assert second.flags.ancestor.stages == ("warm", "label-1", "adapt-1")
+
+
+def test_rows_begin_from_each_other(place: Path, unbuilt: None, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "s.yaml").write_text(FAMILY)
+    arguments = ["s.yaml", "--methods", "generations", "--plugin", str(GENERATIONS), "--jobs", "2"]
+    sweep(*arguments)
+    said = capsys.readouterr().out
+    assert "not chosen, but begun from: source_only" in said
+    assert [row[-1] for row in plan_rows(said)[:2]] == ["first", "source_only"]
+    assert_they_are_a_family(place)
+    sweep(*arguments)
+    assert "3 runs, 0 to do" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_family_goes_on_after_a_kill(place: Path, unbuilt: None, number: int) -> None:
+    (place / "s.yaml").write_text(FAMILY)
+    arguments = ["s.yaml", "--plugin", str(GENERATIONS)]
+    command = [sys.executable, "-m", "udabench", "sweep", *arguments, "--plugin", str(FAKES), "--yes"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        wait_until(lambda: bool(records(place)) or process.poll() is not None)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert 1 <= len(records(place)) < 3
+    sweep(*arguments)
+    assert_they_are_a_family(place)
 
 
 def test_the_small_benchmark_is_what_it_says(place: Path) -> None:

@@ -114,6 +114,57 @@ def test_jobs_of_an_earlier_sweep_are_not_submitted_again(make: MakeJobs) -> Non
     assert executor.started == [new]
 
 
+FAMILY = [
+    {"method": "fda", "init_from": "dacs"},
+    {"method": "dacs", "init_from": "oracle"},
+    {"method": "oracle"},
+    {"method": "source_only"},
+    {"method": "min_entropy"},
+]
+
+
+def test_a_run_waits_for_the_one_that_it_begins_from(make: MakeJobs) -> None:
+    """The others start in the order of the file meanwhile."""
+    executor = FakeExecutor()
+    assert set(Sweep(make(rows=FAMILY), executor).run().values()) == {Phase.DONE}
+    assert [job.row for job in executor.started] == ["oracle", "source_only", "dacs", "min_entropy", "fda"]
+
+
+def test_a_failure_is_that_of_all_who_begin_from_it(make: MakeJobs) -> None:
+    jobs, executor = make(rows=FAMILY), FakeExecutor(failing=["oracle"])
+    phases = Sweep(jobs, executor).run()
+    assert [phases[job] for job in jobs] == [Phase.FAILED, Phase.FAILED, Phase.FAILED, Phase.DONE, Phase.DONE]
+    assert [job.row for job in executor.started] == ["oracle", "source_only", "min_entropy"]
+    assert jobs[0].order.last_words() == (
+        "error: not started: it begins from fake-source-fake-target dacs seed 0, which failed."
+    )
+    again = FakeExecutor()
+    assert set(Sweep(jobs, again).run().values()) == {Phase.DONE}
+    assert [job.row for job in again.started] == ["oracle", "dacs", "fda"]
+
+
+def test_what_has_begun_needs_its_ancestor_no_more(make: MakeJobs) -> None:
+    fda, dacs, oracle = jobs = make(rows=FAMILY[:3])
+    dacs.folder.path.mkdir(parents=True)
+    dacs.folder.update_run(status="stopped")
+    executor = FakeExecutor(failing=["oracle"])
+    assert Sweep(jobs, executor).run() == {fda: Phase.DONE, dacs: Phase.DONE, oracle: Phase.FAILED}
+    assert executor.started == [dacs, oracle, fda]
+
+
+def test_a_sweep_that_ended_between_the_two_goes_on_with_the_second(make: MakeJobs) -> None:
+    def watch(phases: Mapping[Job, Phase]) -> None:
+        if any(phase == Phase.DONE for phase in phases.values()):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    jobs = make(rows=FAMILY[:3])
+    first, second = FakeExecutor(), FakeExecutor()
+    with pytest.raises(Stopped, match="1 of 3 runs are done"):
+        Sweep(jobs, first, watch).run()
+    assert set(Sweep(make(rows=FAMILY[:3]), second).run().values()) == {Phase.DONE}
+    assert ([job.row for job in first.started], [job.row for job in second.started]) == (["oracle"], ["dacs", "fda"])
+
+
 @pytest.fixture
 def interrupted() -> Iterator[Callable[[Mapping[Job, Phase]], None]]:
     assert threading.current_thread() is threading.main_thread()

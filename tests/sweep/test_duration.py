@@ -27,6 +27,13 @@ def test_slots_are_filled_as_they_become_free() -> None:
     assert makespan([4, 1, 5, 3], 9) == 5
 
 
+def test_a_run_starts_when_that_which_it_begins_from_has_ended() -> None:
+    assert makespan([1, 2, 3], 9, {1: 0, 2: 1}) == 6
+    # The first waits for the second; the third takes the other slot meanwhile.
+    assert makespan([2, 4, 5], 2, {0: 1}) == 6
+    assert makespan([2, 4, 5], 1, {0: 1}) == 11
+
+
 def test_a_broken_run_has_less_to_do(make: MakeJobs) -> None:
     (job,) = make("dacs")
     assert left(job, 60) == 60

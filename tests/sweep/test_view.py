@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 
 import pytest
@@ -12,7 +13,7 @@ from udabench.sweep import view
 from udabench.sweep.conduct import Phase
 from udabench.sweep.duration import key_of
 from udabench.sweep.job import Job, State
-from udabench.sweep.view import Board, failures, plan_table, plan_total, watching
+from udabench.sweep.view import Board, carried_rows, failures, plan_table, plan_total, watching
 
 MakeJobs = Callable[..., list[Job]]
 
@@ -32,6 +33,18 @@ def test_the_plan_has_a_line_a_configuration(make: MakeJobs) -> None:
     assert "0,1,2   1 new, 1 broken, 1 done   about 90 s" in lines[0]
     assert lines[1].split()[-2:] == ["3", "done"]
     assert "?" in shown(plan_table(jobs, dict.fromkeys(jobs, State.NEW), {}))
+
+
+def test_the_plan_says_what_begins_from_what_and_what_comes_along(make: MakeJobs) -> None:
+    jobs = make(rows=[{"method": "oracle"}, {"method": "dacs", "label": "later", "init_from": "oracle"}])
+    states = dict.fromkeys(jobs, State.NEW)
+    lines = [line.split() for line in shown(plan_table(jobs, states, {})).splitlines() if line.strip()]
+    assert lines[0][-2:] == ["begins", "from"]
+    assert lines[3][-1] == "oracle"
+    assert carried_rows(jobs) == ""
+    assert carried_rows([replace(jobs[0], carried=True), jobs[1]]) == "not chosen, but begun from: oracle"
+    seconds = {key_of(job): 60.0 for job in jobs}
+    assert plan_total(jobs, states, seconds, 2).startswith("2 runs, 2 to do, 2 side by side: about 2.0 min")
 
 
 def test_the_total_is_what_is_left(make: MakeJobs) -> None:

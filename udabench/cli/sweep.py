@@ -178,7 +178,7 @@ def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Pa
 
     from udabench.sweep.duration import durations
     from udabench.sweep.job import State, missing
-    from udabench.sweep.view import plan_table, plan_total
+    from udabench.sweep.view import carried_rows, plan_table, plan_total
 
     console = _wide()
     states = {job: job.state() for job in jobs}
@@ -186,6 +186,8 @@ def _print_plan(jobs: Sequence[Job], slots: int, share: float, plugins: tuple[Pa
     for problem in missing([job for job, state in states.items() if state != State.DONE]):
         console.print(f"[yellow]missing[/] {escape(problem)}")
     console.print(plan_table(jobs, states, seconds))
+    if along := carried_rows(jobs):
+        console.print(along, markup=False)
     console.print(plan_total(jobs, states, seconds, slots), markup=False)
 
 

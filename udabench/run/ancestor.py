@@ -49,7 +49,7 @@ class Ancestor:
         imported weights, are what they ended with.
         """
         if self.record is not None and self.record.seed == seed:
-            return f"row {self.record.config_hash}"
+            return row_known_as(self.record.config_hash)
         return self.digest
 
     @property
@@ -62,6 +62,11 @@ class Ancestor:
                 "version): its own method cannot go on from it. Train it again, or begin another method from it."
             )
         return stages
+
+
+def row_known_as(config_hash: str) -> str:
+    """What the configuration's hash holds of an ancestor of the same seed, which need not have run yet."""
+    return f"row {config_hash}"
 
 
 def read_ancestor(path: Path) -> Ancestor:
@@ -87,15 +92,19 @@ def read_ancestor(path: Path) -> Ancestor:
     return Ancestor(folder, run, read_record(path) if finished else None, last)
 
 
-def with_ancestor(resolved: Resolved) -> Resolved:
+def with_ancestor(resolved: Resolved, known: str | None = None) -> Resolved:
     """The configuration with the run that it begins from, which makes it another experiment.
 
-    Raises UsageError where that is stated by hand.
+    Args:
+        known: what the ancestor is known as; None: its folder says it.
+
+    Raises:
+        UsageError: that is stated by hand, or the folder holds no finished run.
     """
     config: RunConfig = resolved.config
     if config.ancestor is not None:
         raise UsageError(f"'{KEY}' follows from init_from and cannot be set. Leave it out.")
     if config.init_from is None:
         return resolved
-    known = read_ancestor(config.init_from).known_as(config.seed)
+    known = known or read_ancestor(config.init_from).known_as(config.seed)
     return Resolved(config.model_copy(update={KEY: known}), {**resolved.origins, KEY: "init_from"})

@@ -18,7 +18,7 @@ from udabench.presets import Preset, presets_of
 from udabench.registry import Registry
 from udabench.resolve import Layer, Resolved, layer_of, read_yaml, resolve, user_layer
 from udabench.run.addons import unfold
-from udabench.run.ancestor import with_ancestor
+from udabench.run.ancestor import KEY, with_ancestor
 from udabench.run.nesting import Nest, find_methods, find_presets
 from udabench.task import Task, choose_task
 
@@ -38,6 +38,8 @@ class Request:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """``--set``: full or short keys."""
     config_file: Path | None = None
+    ancestor: str | None = None
+    """What the run of ``init_from`` is known as, where its folder cannot say it yet."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ class Plan:
         return f"{self.task.name}/{self.row_name}-s{self.config.seed}"
 
     def with_seed(self, seed: int) -> Plan:
-        """The same run with another seed."""
-        return replace(self, resolved=replace(self.resolved, config=self.config.model_copy(update={"seed": seed})))
+        """The same run with another seed, to which the run that it begins from may be known otherwise."""
+        if seed == self.config.seed:
+            return self
+        config = self.config.model_copy(update={"seed": seed, KEY: None})
+        return replace(self, resolved=with_ancestor(replace(self.resolved, config=config)))
 
 
 def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path] = ()) -> Plan:
@@ -100,7 +105,7 @@ def make_plan(registry: Registry, request: Request, plugin_files: Sequence[Path]
     nest = find_presets(registry, method, preset, said)
     sizes = _size_layer(request, source_set, target_set)
     layers = [user_layer(), sizes, *map(layer_of, nest.presets), *said]
-    resolved = with_ancestor(_resolve_sized(nest, layers, sizes, registry.datasets.names()))
+    resolved = with_ancestor(_resolve_sized(nest, layers, sizes, registry.datasets.names()), request.ancestor)
     return _plan(registry, resolved, nest, source_set, target_set, plugin_files)
 
 

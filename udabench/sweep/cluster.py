@@ -1,4 +1,4 @@
-"""Runs as jobs of a cluster, by submitit: one array; a job that is preempted saves, is queued again and resumes."""
+"""Runs as jobs of a cluster, by submitit, in arrays; a job that is preempted saves, is queued again and resumes."""
 
 from __future__ import annotations
 

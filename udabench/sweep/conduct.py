@@ -38,7 +38,8 @@ _BEGIN = {
 class Sweep:
     """Carries runs out: finished ones are skipped, broken ones resumed, and one that fails stops no other.
 
-    All that it knows is in the run folders: it may be killed at any moment and made again.
+    A run that begins from another one waits until that is done, and fails with it. All that is known is in the run
+    folders: the sweep may be killed at any moment and made again.
     """
 
     def __init__(self, jobs: Sequence[Job], executor: Executor, watch: Watch = lambda phases: None) -> None:
@@ -80,10 +81,26 @@ class Sweep:
         self.phases.update(dict.fromkeys(self._handles, Phase.RUNNING))
 
     def _start(self) -> None:
-        jobs = self._in(Phase.WAITING)[: self._executor.room()]
+        self._give_up()
+        jobs = [job for job in self._in(Phase.WAITING) if self._awaited(job) is None][: self._executor.room()]
         if jobs:
             self._handles.update(zip(jobs, self._executor.start(jobs), strict=True))
             self.phases.update(dict.fromkeys(jobs, Phase.RUNNING))
+
+    def _awaited(self, job: Job) -> Job | None:
+        """The run that must be done before this one begins. One that has begun holds all that it took over."""
+        elder = job.ancestor
+        if elder is None or self.phases[elder] == Phase.DONE or job.folder.run_json.exists():
+            return None
+        return elder
+
+    def _give_up(self) -> None:
+        """Runs whose ancestors have failed."""
+        for job in self._in(Phase.WAITING):
+            elder = self._awaited(job)
+            if elder is not None and self.phases[elder] == Phase.FAILED:
+                job.order.note(f"error: not started: it begins from {elder.title}, which failed.")
+                self.phases[job] = Phase.FAILED
 
     def _look(self) -> None:
         for job, handle in list(self._handles.items()):

@@ -106,9 +106,21 @@ def left(job: Job, seconds: float) -> float:
     return (1 - done) * seconds
 
 
-def makespan(seconds: Sequence[float], slots: int) -> float:
-    """When the last of the runs ends that start one after the other, as soon as one of the slots is free."""
-    ends = [0.0] * slots
-    for each in seconds:
-        heapq.heapreplace(ends, ends[0] + each)
-    return max(ends)
+def makespan(seconds: Sequence[float], slots: int, after: Mapping[int, int] = {}) -> float:
+    """When the last of the runs ends that start one after the other, as soon as one of the slots is free.
+
+    Args:
+        after: a run's number -> that of the run whose end it waits for.
+    """
+    free, ends = [0.0] * slots, dict[int, float]()
+
+    def start(number: int) -> float:
+        return max(free[0], ends[after[number]]) if number in after else free[0]
+
+    todo = list(range(len(seconds)))
+    while todo:
+        chosen = min((number for number in todo if number not in after or after[number] in ends), key=start)
+        todo.remove(chosen)
+        ends[chosen] = start(chosen) + seconds[chosen]
+        heapq.heapreplace(free, ends[chosen])
+    return max(free)

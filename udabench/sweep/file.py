@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from udabench.errors import UsageError
 from udabench.resolve import read_yaml
 from udabench.run.plan import Request
+from udabench.sweep.kin import Kin, Place, misnamed
 
 
 def _as_list(value: Any) -> Any:
@@ -60,10 +62,18 @@ class Values(BaseModel):
 
 
 class Row(Values):
-    """A method with its values. ``label``: its name in the sweep's own tables."""
+    """A method with its values.
+
+    Attributes:
+        label: its name in the sweep's own tables; none: its method.
+        init_from: the name of another row of its group: each run begins from that row's run on the same data sets with
+            the same seed, as by ``udabench run --init-from``, once that is done. Of the same method it goes on behind
+            the stages that agree (a next generation); of another it begins with the network's weights.
+    """
 
     method: str
     label: str | None = None
+    init_from: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def name(self) -> str:
@@ -89,20 +99,34 @@ class SweepFile(Values):
         homeless = [levels[-1].name for levels in self._levels() if _said(levels, "sources") is None]
         if homeless:
             raise ValueError(f"no source is named for {', '.join(homeless)}: say it under 'sources'")
+        problems = [*self._contradictions(), *self._misnamed()]
+        if problems:
+            raise ValueError("\n  ".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
         for levels in self._levels():
             both = _added(levels, "set").keys() & _added(levels, "grid").keys()
             if both:
-                raise ValueError(f"{levels[-1].name}: {', '.join(sorted(both))} stands in 'set' and in 'grid'")
-        return self
+                yield f"{levels[-1].name}: {', '.join(sorted(both))} stands in 'set' and in 'grid'"
+
+    def _misnamed(self) -> Iterator[str]:
+        for group in self._groups():
+            yield from misnamed([_kin((self, group, row)) for row in group.rows])
 
     def points(self) -> Iterator[Point]:
         """Every experiment in the order of the file."""
-        for levels in self._levels():
-            yield from _points(levels)
+        for number, group in enumerate(self._groups()):
+            for row in group.rows:
+                for point in _points((self, group, row)):
+                    yield _placed(point, number, row)
+
+    def _groups(self) -> list[Group]:
+        return ([Group(rows=self.rows)] if self.rows else []) + self.groups
 
     def _levels(self) -> Iterator[Levels]:
         """Each row behind what holds for it, the weakest first."""
-        for group in ([Group(rows=self.rows)] if self.rows else []) + self.groups:
+        for group in self._groups():
             for row in group.rows:
                 yield self, group, row
 
@@ -127,11 +151,21 @@ def _added(levels: Levels, name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Point:
-    """One configuration on one pair of data sets, with its seeds. ``row``: what was asked for, in a few words."""
+    """One configuration on one pair of data sets, with its seeds.
+
+    Attributes:
+        row: what was asked for, in a few words.
+        place: in the file; the configurations of a grid share it.
+        ancestor: the place of that which it begins from.
+        carried: it was not chosen; others that were begin from it.
+    """
 
     row: str
     request: Request
     seeds: tuple[int, ...]
+    place: Place | None = None
+    ancestor: Place | None = None
+    carried: bool = False
 
 
 def _points(levels: Levels) -> Iterator[Point]:
@@ -145,6 +179,18 @@ def _points(levels: Levels) -> Iterator[Point]:
             label = " ".join([row.name, *(f"{key}={value}" for key, value in varied.items())])
             request = Request(row.method, source, target, preset, flags, {**shared, **varied})
             yield Point(label, request, tuple(seeds))
+
+
+def _placed(point: Point, group: int, row: Row) -> Point:
+    source, target = point.request.source, point.request.target
+    ancestor = None if row.init_from is None else Place(group, row.init_from, source, target)
+    return replace(point, place=Place(group, row.name, source, target), ancestor=ancestor)
+
+
+def _kin(levels: Levels) -> Kin:
+    row, variants = levels[-1], prod(len(values) for values in _added(levels, "grid").values())
+    runs = {(point.request.source, point.request.target, seed) for point in _points(levels) for seed in point.seeds}
+    return Kin(row.name, row.init_from, variants, frozenset(runs))
 
 
 def read_sweep(path: Path) -> SweepFile:

@@ -60,6 +60,12 @@ class Order:
                 start_new_session=True,
             )
 
+    def note(self, text: str) -> None:
+        """Say in the log what no process was started to say."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("a", encoding="utf-8") as out:
+            out.write(f"{text}\n")
+
     def last_words(self) -> str:
         """The last line of the log that says something."""
         if not self.log.is_file():
@@ -75,6 +81,8 @@ def fresh_arguments(request: Request, seed: int, runs: Path, plugins: tuple[Path
         words += ["--preset", request.preset]
     if "network.name" in request.flags:
         words += ["--network", str(request.flags["network.name"])]
+    if "init_from" in request.flags:
+        words += ["--init-from", str(request.flags["init_from"])]
     words += ["--seed", str(seed), "--runs", str(runs)]
     words += [word for file in plugins for word in ("--plugin", str(file))]
     return (*words, *(f"--set={key}={_yaml(value)}" for key, value in request.overrides.items()))

@@ -29,8 +29,9 @@ _STYLES = {Phase.RUNNING: "bold", Phase.ELSEWHERE: "cyan", Phase.DONE: "green", 
 
 
 def plan_table(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durations) -> Table:
-    """A line for each configuration: its seeds, where they stand, and the time of a run."""
-    table = _table("task", "row", "configuration", "seeds", "runs", "time a run")
+    """A line for each configuration: its seeds, where they stand, the time of a run, and what it begins from."""
+    begun = any(job.ancestor for job in jobs)
+    table = _table("task", "row", "configuration", "seeds", "runs", "time a run", *(["begins from"] if begun else []))
     rows: dict[str, list[Job]] = {}
     for job in jobs:
         rows.setdefault(key_of(job), []).append(job)
@@ -43,8 +44,15 @@ def plan_table(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durati
             ",".join(str(job.seed) for job in members),
             ", ".join(f"{found.count(state)} {state}" for state in State if state in found),
             _time(seconds.get(key), set(found)),
+            *([first.ancestor.row if first.ancestor else ""] if begun else []),
         )
     return table
+
+
+def carried_rows(jobs: Sequence[Job]) -> str:
+    """Which rows come along without having been chosen; empty where none does."""
+    names = dict.fromkeys(job.row for job in jobs if job.carried)
+    return f"not chosen, but begun from: {', '.join(names)}" if names else ""
 
 
 def _time(seconds: float | None, states: set[State]) -> str:
@@ -56,13 +64,15 @@ def _time(seconds: float | None, states: set[State]) -> str:
 def plan_total(jobs: Sequence[Job], states: Mapping[Job, State], seconds: Durations, slots: int) -> str:
     """How many runs are left, and for how long."""
     todo = [job for job in jobs if states[job] != State.DONE]
-    known = [left(job, seconds[key_of(job)]) for job in todo if key_of(job) in seconds]
+    timed = {job: number for number, job in enumerate(job for job in todo if key_of(job) in seconds)}
+    known = [left(job, seconds[key_of(job)]) for job in timed]
+    after = {number: timed[job.ancestor] for job, number in timed.items() if job.ancestor in timed}
     beside = f", {slots} side by side" if slots > 1 else ""
     said = f"{len(jobs)} runs, {len(todo)} to do{beside}"
     if not known:
         return said
     missing = f" and {len(todo) - len(known)} of unknown length" if len(known) < len(todo) else ""
-    return f"{said}: about {duration(makespan(known, slots))}{missing}, evaluations aside, within a factor of 3"
+    return f"{said}: about {duration(makespan(known, slots, after))}{missing}, evaluations aside, within a factor of 3"
 
 
 def _table(*heads: str) -> Table:
