@@ -30,6 +30,7 @@ bench: $(VENV)/.dev
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 small-benchmark: $(VENV)/.runtime
 	$(BIN)/udabench sweep leaderboards/small.yaml --jobs $(JOBS) --runs runs/small --yes
+	$(BIN)/udabench sweep leaderboards/small-offline.yaml --jobs $(JOBS) --runs runs/small --yes
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -21,13 +21,15 @@ from udabench.engine.metrics import read_metrics
 from udabench.errors import UsageError, UserError
 from udabench.plugins import load_registry
 from udabench.results import Record, read_record
+from udabench.run.setup import bare_method
 from udabench.sweep import duration
 from udabench.sweep.duration import Finding
 from udabench.sweep.file import read_sweep
 from udabench.sweep.job import make_jobs
 from udabench.testing import FAKES, write_fake_data
 
-SMALL = Path(__file__).parents[2] / "leaderboards" / "small.yaml"
+LEADERBOARDS = Path(__file__).parents[2] / "leaderboards"
+SMALL = LEADERBOARDS / "small.yaml"
 VALUES = {
     "network.weights": "none",
     "data.crop": "32x32",
@@ -237,6 +239,25 @@ def test_the_small_benchmark_is_what_it_says(place: Path) -> None:
         steps = values["iterations"] // (1 + values.get("rounds", 0))
         assert values["warmup"] == round(steps / 15), job.title
         assert values.get("ema", 0) <= 1 - 4.5 / values["iterations"] + 1e-9, job.title
+
+
+@pytest.mark.parametrize(("name", "runs"), [("small-offline.yaml", 17 * 3 + 2 + 7), ("sam-readings.yaml", 14)])
+def test_the_small_offline_benchmark_is_what_it_says(place: Path, name: str, runs: int) -> None:
+    """Every training has as many steps, 300 or 250; warm-up and averages follow the rule of small.yaml."""
+    jobs = make_jobs(load_registry(), list(read_sweep(LEADERBOARDS / name).points()), place, ())
+    assert len(jobs) == len({job.plan.folder_name for job in jobs}) == runs
+    for job in {job.plan.row_name: job for job in jobs}.values():
+        steps = 300 if job.plan.task.name == "toycity-toycity-real" else 250
+        stages = [stage for stage in bare_method(job.plan).stages() if stage.iterations]
+        # The rounds of cbst share one.
+        rounds = 3 if job.plan.config.method == "cbst" else 1
+        assert {round(stage.iterations * rounds / steps, 2) for stage in stages} <= {0.99, 1.0, 1.01}, job.title
+        values = {key.rpartition(".")[2]: value for key, value, _ in job.plan.config.leaves()}
+        assert values["warmup"] == round(steps / rounds / 15), job.title
+        most = 1 - 4.5 / steps + 1e-9
+        assert values.get("ema", 0) <= most, job.title
+        assert values.get("momentum", 0) <= most, job.title
+        assert values.get("prototype_rate", 1) >= 1 - most, job.title
 
 
 class Killer:
