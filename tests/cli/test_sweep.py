@@ -231,7 +231,7 @@ def test_the_small_benchmark_is_what_it_says(place: Path) -> None:
     known = {entry.name for entry in registry.methods}
     assert {point.request.method for point in points} <= known
     jobs = make_jobs(registry, points, place, ())
-    assert len(jobs) == 10 * 3 + 10
+    assert len(jobs) == 12 * 3 + 12
     for job in jobs:
         values = {key.rpartition(".")[2]: value for key, value, _ in job.plan.config.leaves()}
         assert values["iterations"] == (450 if job.plan.task.name == "toycity-toycity-real" else 250)
@@ -241,7 +241,7 @@ def test_the_small_benchmark_is_what_it_says(place: Path) -> None:
         assert values.get("ema", 0) <= 1 - 4.5 / values["iterations"] + 1e-9, job.title
 
 
-@pytest.mark.parametrize(("name", "runs"), [("small-offline.yaml", 18 * 3 + 2 + 7), ("sam-readings.yaml", 14)])
+@pytest.mark.parametrize(("name", "runs"), [("small-offline.yaml", 16 * 3 + 4 + 7), ("sam-readings.yaml", 14)])
 def test_the_small_offline_benchmark_is_what_it_says(place: Path, name: str, runs: int) -> None:
     """Every training has as many steps, 300 or 250; warm-up and averages follow the rule of small.yaml."""
     jobs = make_jobs(load_registry(), list(read_sweep(LEADERBOARDS / name).points()), place, ())
