@@ -40,6 +40,8 @@ PARITY: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 MORE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "oracle": ("oracle", {}),
     "min_entropy": ("min_entropy", {}),
+    "adaptseg": ("adaptseg", {}),
+    "advent": ("advent", {"ensemble": True}),
     "fda": ("fda", {}),
     "daformer": ("daformer", {"data.sampler": "rcs", "feature_distance": 0.005}),
     "mic": ("mic", {}),
