@@ -12,8 +12,8 @@ from udabench.errors import UsageError
 from udabench.method import Group, Loss, Optimizer, Panel, Scalar, Stage
 from udabench.network import Head, Output
 from udabench.networks.discriminator import Verdict
-from udabench.parts.entropy import normalised_entropy
-from udabench.parts.output_alignment import OutputAlignment, Prediction, predicted, probability, self_information
+from udabench.parts.entropy import normalised_entropy, self_information
+from udabench.parts.output_alignment import OutputAlignment, Prediction, predicted, probability
 from udabench.plugins import import_file
 from udabench.schedules import PolySchedule
 from udabench.size import Size

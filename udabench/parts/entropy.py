@@ -16,8 +16,12 @@ def normalised_entropy(logits: Tensor) -> Tensor:
 
     Float32 at least; the base of the logarithm cancels out.
     """
-    log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return -(log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
+    return -_p_log_p(logits).sum(1) / math.log(logits.shape[1])
+
+
+def self_information(logits: Tensor) -> Tensor:
+    """Each class's part of :func:`normalised_entropy`: N C h w -> N C h w (ADVENT sec 3.2, and its code's divisor)."""
+    return -_p_log_p(logits) / math.log(logits.shape[1])
 
 
 def mean_entropy(logits: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -41,6 +45,11 @@ def robust_entropy(logits: Tensor, eta: float = 2.0, valid: Tensor | None = None
         eta: > 0; 0.5 would be the mean of h.
     """
     return _mean((normalised_entropy(logits).square() + 1e-8).pow(eta), valid)
+
+
+def _p_log_p(logits: Tensor) -> Tensor:
+    log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    return log_p.exp() * log_p
 
 
 def _mean(values: Tensor, valid: Tensor | None) -> Tensor:

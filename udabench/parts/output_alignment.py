@@ -7,7 +7,6 @@ first term of its objective, judge class probabilities at a single level.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from math import log
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -19,6 +18,7 @@ from udabench.method import Event, Group, Loss, Optimizer, Panel, Samples, Scala
 from udabench.network import Output
 from udabench.networks.discriminator import Discriminator, FullyConvolutionalDiscriminator, Verdict
 from udabench.parts.adversarial import accuracy, judging_loss
+from udabench.parts.entropy import self_information
 from udabench.parts.losses import upsample
 from udabench.schedules import Schedule
 from udabench.size import Size
@@ -41,15 +41,6 @@ OPTIMIZER = "discriminator"
 def probability(logits: Tensor) -> Tensor:
     """Softmax over the classes, in float32 at least: N C h w -> N C h w."""
     return logits.softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def self_information(logits: Tensor) -> Tensor:
-    """``-p log p / log C`` of each class, N C h w, in float32 at least (ADVENT sec 3.2, and its code's divisor).
-
-    The sum over the classes is the normalised entropy, in [0, 1]; the base of the logarithm cancels out.
-    """
-    log_p = logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    return log_p.exp() * log_p / -log(logits.shape[1])
 
 
 MAPS: Mapping[Space, Callable[[Tensor], Tensor]] = {"probability": probability, "self_information": self_information}
