@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from udabench.networks.layers import normal_weights
+from udabench.networks.layers import normal_weights, zero_biases
 from udabench.size import Size
+
+Beyond = Literal["zeros", "reflect"]
+"""What a convolution sees beyond the map's border."""
 
 
 class Verdict(NamedTuple):
@@ -80,9 +83,25 @@ class FullyConvolutionalDiscriminator(PatchwiseDiscriminator):
     """
 
     def __init__(self, inputs: int, width: int = 64) -> None:
-        widths = [inputs, width, 2 * width, 4 * width, 8 * width]
-        hidden = [nn.Sequential(_convolution(before, after, 2, 1), _leaky()) for before, after in pairwise(widths)]
-        super().__init__(hidden, _convolution(widths[-1], 1, 2, 1))
+        super().__init__(_strided(inputs, width, 4), _convolution(8 * width, 1, 2, 1))
+
+
+class StridedDiscriminator(PatchwiseDiscriminator):
+    """One scale of UNIT's (MUNIT code): 4x4 convolutions of stride 2, padded by reflection, then a 1x1 convolution.
+
+    Channels double from ``width``; LeakyReLU 0.2 between, no norm. Weights start as N(0, 0.02), biases as 0.
+
+    Args:
+        inputs: channels of what is judged.
+        width: channels of the first layer.
+        layers: convolutions of stride 2.
+    """
+
+    def __init__(self, inputs: int, width: int = 64, layers: int = 4) -> None:
+        hidden = _strided(inputs, width, layers, "reflect")
+        super().__init__(hidden, nn.Conv2d(width * 2 ** (layers - 1), 1, 1))
+        normal_weights(self)
+        zero_biases(self)
 
 
 class PatchDiscriminator(PatchwiseDiscriminator):
@@ -140,8 +159,14 @@ class MultiScaleDiscriminator(Discriminator):
         return tuple(grids)
 
 
-def _convolution(inputs: int, outputs: int, stride: int, padding: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 4, stride=stride, padding=padding)
+def _convolution(inputs: int, outputs: int, stride: int, padding: int, beyond: Beyond = "zeros") -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 4, stride=stride, padding=padding, padding_mode=beyond)
+
+
+def _strided(inputs: int, width: int, layers: int, beyond: Beyond = "zeros") -> list[nn.Sequential]:
+    """Hidden layers of stride 2 and padding 1, without norms, whose channels double from ``width``."""
+    widths = [inputs, *(width * 2**i for i in range(layers))]
+    return [nn.Sequential(_convolution(before, after, 2, 1, beyond), _leaky()) for before, after in pairwise(widths)]
 
 
 def _leaky() -> nn.LeakyReLU:

@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         around = [nn.ReflectionPad2d(1)] if padding == "reflect" else []
         self.body = nn.Sequential(
             *around,
-            *_normed(nn.Conv2d(channels, channels, 3), affine),
+            *normed(nn.Conv2d(channels, channels, 3), affine),
             *around,
             nn.Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels, affine=affine),
@@ -86,9 +86,9 @@ class GlobalGenerator(Generator):
 
     def __init__(self, inputs: int, outputs: int = 3, width: int = 64, downs: int = 3, blocks: int = 9) -> None:
         widths = [width * 2**i for i in range(downs + 1)]
-        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *_normed(nn.Conv2d(inputs, width, 7))]
+        layers: list[nn.Module] = [nn.ReflectionPad2d(3), *normed(nn.Conv2d(inputs, width, 7))]
         for before, after in pairwise(widths):
-            layers += _normed(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            layers += normed(nn.Conv2d(before, after, 3, stride=2, padding=1))
         layers += [ResidualBlock(widths[-1]) for _ in range(blocks)]
         layers += _upwards(widths)
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, outputs, 7), nn.Tanh()]
@@ -118,9 +118,9 @@ class TransformerNetwork(Generator):
         margin = blocks * 2 * 4
         widths = [width, 2 * width, 4 * width]
         layers: list[nn.Module] = [nn.ReflectionPad2d(margin)]
-        layers += _normed(nn.Conv2d(inputs, width, 9, padding=4), affine=True)
+        layers += normed(nn.Conv2d(inputs, width, 9, padding=4), affine=True)
         for before, after in pairwise(widths):
-            layers += _normed(nn.Conv2d(before, after, 3, stride=2, padding=1), affine=True)
+            layers += normed(nn.Conv2d(before, after, 3, stride=2, padding=1), affine=True)
         layers += [ResidualBlock(widths[-1], "none", affine=True) for _ in range(blocks)]
         layers += _upwards(widths, affine=True)
         layers += [nn.Conv2d(width, outputs, 9, padding=4), nn.Tanh()]
@@ -134,11 +134,12 @@ def one_hot(label: Tensor, classes: int) -> Tensor:
     return (label.unsqueeze(1) == ids).float()
 
 
-def _normed(convolution: nn.Conv2d | nn.ConvTranspose2d, affine: bool = False) -> list[nn.Module]:
+def normed(convolution: nn.Conv2d | nn.ConvTranspose2d, affine: bool = False) -> list[nn.Module]:
+    """The convolution, instance norm, ReLU."""
     return [convolution, nn.InstanceNorm2d(convolution.out_channels, affine=affine), nn.ReLU(inplace=True)]
 
 
 def _upwards(widths: list[int], affine: bool = False) -> Iterator[nn.Module]:
     """Transposed convolutions from the last width to the first, each of which doubles the grid exactly."""
     for before, after in zip(widths[:0:-1], widths[-2::-1], strict=True):
-        yield from _normed(nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=1), affine)
+        yield from normed(nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=1), affine)

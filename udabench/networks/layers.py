@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -50,6 +52,22 @@ def classifier(inputs: int, classes: int, kernel: int = 1, dilation: int = 1) ->
 
 def normal_weights(module: nn.Module, std: float = 0.02) -> None:
     """Weights of all convolutions as N(0, ``std``), biases as they are (pix2pixHD; DCGAN's rule)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(part.weight, std=std)
+    for part in _convolutions(module):
+        nn.init.normal_(part.weight, std=std)
+
+
+def kaiming_weights(module: nn.Module) -> None:
+    """Weights of all convolutions as N(0, 2 / fan-in), biases as they are (He et al. 2015)."""
+    for part in _convolutions(module):
+        nn.init.kaiming_normal_(part.weight)
+
+
+def zero_biases(module: nn.Module) -> None:
+    """Biases of all convolutions as 0 (CycleGAN code, MUNIT code)."""
+    for part in _convolutions(module):
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def _convolutions(module: nn.Module) -> Iterator[nn.Conv2d | nn.ConvTranspose2d]:
+    return (part for part in module.modules() if isinstance(part, nn.Conv2d | nn.ConvTranspose2d))

@@ -17,6 +17,18 @@ def draw_rows(rng: Rng, images: int, *shape: int) -> Tensor:
     return own(torch.rand(images * world_size(), *shape, generator=rng))
 
 
+def noise_like(rng: Rng, maps: Tensor) -> Tensor:
+    """Standard normal noise for each of this process's images, in the form, type and place of ``maps``: N ....
+
+    ``rng`` draws a seed an image, and the noise is made where the maps are: on the CPU it would take longer than a
+    step on a GPU. So the numbers depend on the kind of device, and on how many processes there are they do not.
+    """
+    seeds = own(torch.randint(2**62, (len(maps) * world_size(),), generator=rng)).tolist()
+    makers = (torch.Generator(maps.device).manual_seed(seed) for seed in seeds)
+    rows = [torch.randn(maps.shape[1:], generator=maker, device=maps.device) for maker in makers]
+    return torch.stack(rows).to(maps.dtype)
+
+
 def partners(images: int, others: int, device: torch.device) -> Tensor:
     """Which of the others each image goes with: image i with the i-th, or spread over them where they are not as many.
 

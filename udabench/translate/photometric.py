@@ -10,8 +10,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as V
 
 from udabench.augment.photometry import gaussian_blur
-from udabench.errors import UsageError
 from udabench.translate.base import Translator
+from udabench.translate.bounds import within
 from udabench.translate.draws import between, draw_rows
 
 
@@ -27,8 +27,8 @@ class ColorJitter(Translator):
 
     def __init__(self, strength: float = 1.0, chance: float = 0.8) -> None:
         super().__init__()
-        self.strength = _within("color_jitter's strength", strength, 0, 1.25)
-        self.chance = _within("color_jitter's chance", chance, 0, 1)
+        self.strength = within("color_jitter's strength", strength, 0, 1.25)
+        self.chance = within("color_jitter's chance", chance, 0, 1)
 
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
         draws = draw_rows(rng, len(source), 9)
@@ -62,17 +62,11 @@ class GaussianBlur(Translator):
 
     def __init__(self, chance: float = 0.5, low: float = 0.1, high: float = 2.0) -> None:
         super().__init__()
-        self.chance = _within("gaussian_blur's chance", chance, 0, 1)
-        self.low = _within("gaussian_blur's low", low, 1e-3, high)
+        self.chance = within("gaussian_blur's chance", chance, 0, 1)
+        self.low = within("gaussian_blur's low", low, 1e-3, high)
         self.high = high
 
     def forward(self, source: Tensor, target: Tensor | None, rng: Rng) -> Tensor:
         draws = draw_rows(rng, len(source), 2)
         blurred = gaussian_blur(source, between(draws[:, 0], self.low, self.high))
         return torch.where((draws[:, 1] < self.chance).view(-1, 1, 1, 1).to(source.device), blurred, source)
-
-
-def _within(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise UsageError(f"{name} = {value}: it must lie in {low} to {high}.")
-    return value
