@@ -57,9 +57,9 @@ def test_an_estimate_is_shared_out(make: MakeJobs, monkeypatch: pytest.MonkeyPat
     jobs = make("dacs", "oracle", seeds=[0, 1])
     asked = []
     findings = [Finding(seconds=10.0), Finding()]
-    monkeypatch.setattr(duration, "_built", lambda requests, plugins: asked.extend(requests) or findings)
+    monkeypatch.setattr(duration, "_built", lambda questions, plugins: asked.extend(questions) or findings)
     assert durations(jobs, dict.fromkeys(jobs, State.NEW), 0.5, (), "cpu") == {key_of(jobs[0]): 20}
-    assert [(request.method, request.flags["engine.device"]) for request in asked] == [
+    assert [(question.request.method, question.request.flags["engine.device"]) for question in asked] == [
         ("dacs", "cpu"),
         ("oracle", "cpu"),
     ]

@@ -14,8 +14,9 @@ from udabench.errors import UsageError
 from udabench.plugins import load_registry
 from udabench.results import read_record
 from udabench.run.conduct import start_run
+from udabench.run.heritage import steps_taken_over
 from udabench.run.plan import Plan
-from udabench.sweep.duration import build_all
+from udabench.sweep.duration import Question, build_all
 from udabench.sweep.file import Point, parse_sweep, read_sweep
 from udabench.sweep.job import Job, State, choose, make_jobs
 from udabench.testing import FAKES
@@ -120,7 +121,7 @@ def test_the_runs_of_a_row_begin_from_those_of_the_same_seed(make: MakeJobs) -> 
 
 def test_a_run_is_estimated_before_its_ancestor_is_there(make: MakeJobs) -> None:
     job = make(rows=[{"method": "source_only"}, {"method": "dacs", "init_from": "source_only"}])[1]
-    (finding,) = build_all([job.request], (FAKES,))
+    (finding,) = build_all([Question(job.request)], (FAKES,))
     assert finding.problem is None
     assert finding.seconds is not None
 
@@ -170,3 +171,25 @@ def test_the_readmes_rows_can_be_planned(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(f"sources: gta5\nseeds: [0, 1]\n{rows}")
     jobs = make_jobs(load_registry(), list(read_sweep(tmp_path / "s.yaml").points()), tmp_path / "runs", ())
     assert [job.row for job in jobs if job.ancestor] == ["cbst", "cbst", "sam gen 2", "sam gen 2"]
+
+
+@pytest.mark.parametrize(("iterations", "taken"), [(6, None), (9, 6)])
+def test_a_plan_knows_what_its_runs_will_take_over(make: MakeJobs, iterations: int, taken: int | None) -> None:
+    """A source-only network and one generation, of three steps each; then another generation, of three."""
+    second = {"method": "sam", "init_from": "first", "set": {"generations": 2, "iterations": iterations}}
+    rows = [{"method": "sam", "label": "first", "set": {"iterations": 6}}, second]
+    elder, job = make(rows=rows, preset="quick-pseudo-only")
+    (finding,) = build_all([Question(job.request, (elder.request, elder.order.folder))], (FAKES,))
+    if taken is None:
+        assert finding.problem is not None
+        assert "stage 'baseline' has another iterations (3 there, 2 here)" in finding.problem
+        assert "with about --iterations 9 this one is as long as there" in finding.problem
+    else:
+        assert finding.problem is None
+        assert steps_taken_over(job.plan, elder.plan, elder.order.folder) == taken
+
+
+def test_another_network_cannot_be_begun_from(make: MakeJobs) -> None:
+    elder, job = make(rows=[{"method": "source_only", "network": "lite0"}, {"method": "dacs"}])
+    with pytest.raises(UsageError, match="this run's network is lite0, not fake"):
+        steps_taken_over(job.plan, elder.plan, elder.order.folder)

@@ -109,8 +109,33 @@ def _named(network: Any) -> str:
 
 
 def _stages_of(plan: Plan, elder: Plan, ancestor: Ancestor, target_labels: bool) -> Heritage:
-    path = ancestor.folder.path
-    old, new = ancestor.stages, _declared(plan)
+    old = ancestor.stages
+    taken, reason = _shared(plan, elder, old, ancestor.folder.path)
+    end = _end(ancestor, _names(old), taken)
+    _check_state(plan, end, taken)
+    _check_artefacts(plan, ancestor, taken)
+    return Heritage(ancestor, target_labels, read_initial(ancestor.folder), tuple(_names(old)[:taken]), end, reason)
+
+
+def steps_taken_over(plan: Plan, elder: Plan, path: Path) -> int:
+    """How many steps a plan's run will take over of one that may not have begun yet, in the folder ``path``.
+
+    Raises UsageError where it could not begin from that run.
+    """
+    _check_network(plan, elder, path)
+    if elder.config.methods != plan.config.methods:
+        return 0
+    old = _declared(elder)
+    taken, _ = _shared(plan, elder, old, path)
+    return sum(int(stage["iterations"]) for stage in old[:taken])
+
+
+def _shared(plan: Plan, elder: Plan, old: Sequence[Mapping[str, Any]], path: Path) -> tuple[int, str]:
+    """How many of the ancestor's stages ``old`` are also this run's, and why the next one is trained here.
+
+    Raises UsageError where none of them is, or where none is left to be trained.
+    """
+    new = _declared(plan)
     differing = dict(_differing(plan, elder))
     begins = {key: _first_stage(plan, elder, key, old, new) for key in differing}
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
@@ -119,16 +144,25 @@ def _stages_of(plan: Plan, elder: Plan, ancestor: Ancestor, target_labels: bool)
     if taken == 0:
         raise UsageError(
             f"--init-from {path}: this run is of the same method, but no stage of it can be taken over: {reason}."
+            + _longer(old[0], new[0], plan.config.iterations)
         )
     if taken == len(new):
         raise UsageError(
             f"--init-from {path}: every stage of this run ({', '.join(_names(new))}) is done there. Ask for more "
             f"stages, or evaluate it otherwise: udabench evaluate {path}"
         )
-    end = _end(ancestor, _names(old), taken)
-    _check_state(plan, end, taken)
-    _check_artefacts(plan, ancestor, taken)
-    return Heritage(ancestor, target_labels, read_initial(ancestor.folder), tuple(_names(new)[:taken]), end, reason)
+    return taken, reason
+
+
+def _longer(there: Mapping[str, Any], here: Mapping[str, Any], iterations: int) -> str:
+    """What to do where the run's steps are shared out to more trainings, so that each is shorter."""
+    if there["name"] != here["name"] or there["iterations"] == here["iterations"] or not here["iterations"]:
+        return ""
+    enough = round(iterations * there["iterations"] / here["iterations"])
+    return (
+        " A run's iterations are shared out to its stages: "
+        f"with about --iterations {enough} this one is as long as there."
+    )
 
 
 def _names(stages: Sequence[Mapping[str, Any]]) -> list[str]:

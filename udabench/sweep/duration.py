@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from udabench.errors import UsageError, UserError
 from udabench.plugins import load_registry
@@ -26,6 +27,13 @@ class Finding:
 
     problem: str | None = None
     seconds: float | None = None
+
+
+class Question(NamedTuple):
+    """A run to be built in small. ``elder``: the request and the folder of the run that it begins from."""
+
+    request: Request
+    elder: tuple[Request, Path] | None = None
 
 
 def key_of(job: Job) -> str:
@@ -54,8 +62,7 @@ def durations(
     first = {key_of(job): job for job in reversed(jobs) if states[job] != State.DONE}
     asked = [job for key, job in reversed(first.items()) if key not in known]
     flags = {} if device is None else {"engine.device": device}
-    requests = [replace(job.request, flags={**job.request.flags, **flags}) for job in asked]
-    found = _built(requests, plugins) if asked else []
+    found = _built([_question(job, flags) for job in asked], plugins) if asked else []
     problems = [(finding.problem, job.row) for job, finding in zip(asked, found, strict=True) if finding.problem]
     if problems:
         raise UsageError("\n".join(together(problems)))
@@ -72,32 +79,43 @@ def _measured(jobs: Sequence[Job], states: Mapping[Job, State]) -> dict[str, flo
     return {key: sum(seconds) / len(seconds) for key, seconds in found.items()}
 
 
-def _built(requests: list[Request], plugins: tuple[Path, ...]) -> Sequence[Finding]:
+def _question(job: Job, flags: Mapping[str, Any]) -> Question:
+    elder = None if job.ancestor is None else (job.ancestor.request, job.ancestor.order.folder)
+    return Question(replace(job.request, flags={**job.request.flags, **flags}), elder)
+
+
+def _built(questions: list[Question], plugins: tuple[Path, ...]) -> Sequence[Finding]:
     """In a process of its own: what it holds of a GPU goes with it."""
     try:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(build_all, requests, plugins).result()
+            return pool.submit(build_all, questions, plugins).result()
     except BrokenProcessPool:
-        return [Finding()] * len(requests)
+        return [Finding()] * len(questions)
 
 
-def build_all(requests: Sequence[Request], plugins: tuple[Path, ...]) -> list[Finding]:
+def build_all(questions: Sequence[Question], plugins: tuple[Path, ...]) -> list[Finding]:
     """Each run in small."""
-    return [_build(request, plugins) for request in requests]
+    return [_build(question, plugins) for question in questions]
 
 
-def _build(request: Request, plugins: tuple[Path, ...]) -> Finding:
+def _build(question: Question, plugins: tuple[Path, ...]) -> Finding:
     from udabench.run.estimate import estimate
+    from udabench.run.heritage import steps_taken_over
 
-    plan = make_plan(load_registry(plugins), request, plugins)
+    registry = load_registry(plugins)
+    plan = make_plan(registry, question.request, plugins)
     try:
+        taken = 0
+        if question.elder is not None:
+            request, folder = question.elder
+            taken = steps_taken_over(plan, make_plan(registry, request, plugins), folder)
         step = estimate(plan).step_seconds
     except UserError as error:
         return Finding(problem=str(error))
     except Exception:
         # A bug of a method is its own runs' failure; and a step that fails in small may go well.
         return Finding()
-    return Finding(seconds=None if step is None else step * plan.config.iterations)
+    return Finding(seconds=None if step is None else step * (plan.config.iterations - taken))
 
 
 def left(job: Job, seconds: float) -> float:
