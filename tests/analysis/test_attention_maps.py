@@ -55,9 +55,15 @@ def test_shares_on_the_class_by_hand() -> None:
     assert (first["class"], first["row"], first["column"]) == ("a", 0, 0)
     assert first["cells"] == pytest.approx(2 / 4)
     assert first["logits"] == first["attention"] == pytest.approx(1.5 / 2.5)
-    # Class b: the third; the second alone is of the class.
-    assert (second["class"], second["column"]) == ("b", 2)
-    assert second["logits"] == pytest.approx(0.5 / 2)
+    # Class b: the third pixel is surest of it, but the second alone shows it.
+    assert (second["class"], second["column"]) == ("b", 1)
+    assert second["logits"] == pytest.approx(1 / 2.5)
+
+
+def test_of_a_class_that_the_image_does_not_show_the_surest_pixel_is_taken() -> None:
+    analysis = maps(classes=["b"])
+    analysis.look(image(label=torch.tensor([[0, 0, 0, 255]])), 0)
+    assert list(analysis.table()["column"]) == [2]
 
 
 def test_classes_are_the_most_frequent_ones() -> None:

@@ -39,7 +39,8 @@ WIDEST = 640
 class AttentionMapsConfig(Section):
     images: int = setting(2, "pictures, the first of the split", unit="images", ge=1, le=20)
     classes: tuple[str, ...] | None = setting(
-        None, "classes whose surest pixel is taken, such as [car, pole]; none: the most frequent of each picture"
+        None,
+        "classes of which the surest pixel is taken, such as [car, pole]; none: the most frequent of each picture",
     )
     per_image: int = setting(3, "classes of each picture, where none are named", ge=1, le=20)
     pixels: tuple[tuple[int, int], ...] = setting(
@@ -99,7 +100,8 @@ class AttentionMaps(Analysis):
         height, width = probability.shape[-2:]
         if not self.config.pixels:
             for index in self._classes(truth):
-                yield self.subject.classes.names[index], index, divmod(int(probability[index].argmax()), width)
+                place = divmod(_surest(probability[index], truth == index), width)
+                yield self.subject.classes.names[index], index, place
         tall, wide = seen.samples.image.shape[-2:]
         for row, column in self.config.pixels:
             place = min(row, tall - 1) * height // tall, min(column, wide - 1) * width // wide
@@ -207,6 +209,11 @@ def _show(axis: Axes, shown: Map, values: Pixels | None, title: str, dot: bool =
 
 def _on_grid(truth: Tensor, like: Tensor) -> Tensor:
     return interpolate(truth[None, None].float(), like.shape[-2:], mode="nearest")[0, 0].long()
+
+
+def _surest(probability: Tensor, where: Tensor) -> int:
+    """The flat position of the highest value, among the class's own cells where the image shows it."""
+    return int((probability.where(where, -1) if where.any() else probability).argmax())
 
 
 def _share(values: Tensor, where: Tensor) -> float:
