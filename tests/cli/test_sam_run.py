@@ -40,7 +40,7 @@ def test_entropies_of_each_training(udabench: Call, tmp_path: Path) -> None:
     assert logged(tmp_path, "logits/target") == ["adapt-1", "adapt-1"]
     assert "entropy of correct pixels" in said.text
     (first,) = tmp_path.glob("runs/*/*")
-    said = run(udabench, more=["--init-from", first], sa_target="attended", sa_space="probabilities")
+    said = run(udabench, more=["--init-from", first], sa_target="attended", sa_space="logits")
     assert said.code == 0, said.text
     (second,) = set(tmp_path.glob("runs/*/*")) - {first}
     assert logged(second, "logits/target") == ["adapt-1", "adapt-1"]
@@ -48,7 +48,7 @@ def test_entropies_of_each_training(udabench: Call, tmp_path: Path) -> None:
 
 
 def test_a_diverging_run_keeps_its_last_checkpoint(udabench: Call, tmp_path: Path) -> None:
-    said = run(udabench, sa_limit=1e-6)
+    said = run(udabench, sa_limit=1e-6, sa_space="logits")
     assert said.code == 1
     assert "The logits diverge: the mean of |Z| of source images" in said.text
     assert "sa_space=probabilities" in said.text

@@ -503,7 +503,7 @@ def test_rows_have_trainings_of_120_000_steps():
 @pytest.mark.parametrize(
     "values",
     [
-        {"settings.generations": 2, "settings.sa_on": "both"},
+        {"settings.generations": 2, "settings.sa_on": "both", "settings.sa_space": "logits"},
         pytest.param({}, marks=pytest.mark.slow),
     ],
 )
