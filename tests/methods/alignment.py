@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from udabench.engine.optimizers import Optimizers, make_scaler
 from udabench.method import Loss
+from udabench.testing.step import events_of
 
 
 def scores(discriminator, seen):
@@ -47,15 +48,7 @@ def played(method, batch, look=lambda event: None, stage=0, iteration=3):
     method.train()
     opened = method.stages()[stage]
     optimizers = Optimizers(opened, make_scaler("float32", torch.device("cpu")))
-    optimizers.begin(iteration)
-    events = []
-    for event in opened.step(batch, iteration, torch.Generator().manual_seed(0)):
-        events.append(event)
-        if isinstance(event, Loss):
-            optimizers.backward(event)
-        look(event)
-    optimizers.finish()
-    return events
+    return events_of(opened, batch, optimizers, torch.Generator().manual_seed(0), iteration, look)
 
 
 def losses_of(events):

@@ -7,8 +7,9 @@ import copy
 import torch
 
 from udabench.engine.optimizers import Optimizers, make_scaler
-from udabench.method import Loss, Scalar, Stage, Update
+from udabench.method import Loss, Scalar, Stage
 from udabench.testing.setup import fake_batch
+from udabench.testing.step import events_of
 
 DOMAINS = ("source", "target")
 OTHER = {"source": "target", "target": "source"}
@@ -32,25 +33,17 @@ def in_float64(engine):
     return copy.deepcopy(engine).double().requires_grad_(False)
 
 
+def translate_stage(engine, iterations=10):
+    return Stage("translate", iterations, engine.step, engine.optimizers())
+
+
 def opened(engine, iterations=10):
-    stage = Stage("translate", iterations, engine.step, engine.optimizers())
-    return Optimizers(stage, make_scaler("float32", torch.device("cpu")))
+    return Optimizers(translate_stage(engine, iterations), make_scaler("float32", torch.device("cpu")))
 
 
 def play(engine, samples, optimizers=None, seed=0, look=lambda event: None, iteration=0):
     """One step; ``look`` is called after each event. Returns all events."""
-    optimizers = optimizers or opened(engine)
-    optimizers.begin(iteration)
-    events = []
-    for event in engine.step(samples, iteration, rng(seed)):
-        if isinstance(event, Loss):
-            optimizers.backward(event)
-        elif isinstance(event, Update):
-            optimizers.update(event.optimizer)
-        events.append(event)
-        look(event)
-    optimizers.finish()
-    return events
+    return events_of(translate_stage(engine), samples, optimizers or opened(engine), rng(seed), iteration, look)
 
 
 def losses(events):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Generator as Rng
 from torch import Tensor, nn
 
+from udabench.engine.optimizers import Optimizers
 from udabench.engine.seeding import seed_everything
-from udabench.method import Loss, Method, Panel, Probe, Scalar, Update
+from udabench.method import Batch, Event, Loss, Method, Panel, Probe, Scalar, Stage, Update
 from udabench.testing.result import Broken
 from udabench.testing.subject import OpenStage
 
 Losses = dict[str, float]
+Look = Callable[[Event], None]
 
 
 def run_step(method: Method, opened: OpenStage, iteration: int, seed: int = 0) -> Losses:
@@ -56,6 +59,27 @@ def run_step(method: Method, opened: OpenStage, iteration: int, seed: int = 0) -
         with torch.no_grad():
             stage.after_step(iteration)
     return losses
+
+
+def events_of(
+    stage: Stage, batch: Batch, optimizers: Optimizers, rng: Rng, iteration: int = 0, look: Look = lambda event: None
+) -> list[Event]:
+    """One step of a stage, carried out by optimisers that a test has in its hands.
+
+    Args:
+        look: called after each event, once the optimisers have done what it asks.
+    """
+    optimizers.begin(iteration)
+    events: list[Event] = []
+    for event in stage.step(batch, iteration, rng):
+        if isinstance(event, Loss):
+            optimizers.backward(event)
+        elif isinstance(event, Update):
+            optimizers.update(event.optimizer)
+        events.append(event)
+        look(event)
+    optimizers.finish()
+    return events
 
 
 class _Watch:
