@@ -76,6 +76,11 @@ class Section(BaseModel):
 class MethodConfig(Section):
     """A method's own values. Subclass it and declare each with :func:`setting`."""
 
+    @property
+    def begins_trained(self) -> bool:
+        """Whether the first stage uses what the network says: that of an untrained one is noise."""
+        return False
+
 
 class WrapperConfig(MethodConfig):
     """Values of a method around another one. A subclass may give ``inner`` a default.
@@ -90,6 +95,10 @@ class WrapperConfig(MethodConfig):
         hashed=False,
     )  # fmt: skip
     inner_settings: SerializeAsAny[MethodConfig] = setting(MethodConfig, "values of the inner method")
+
+    @property
+    def begins_trained(self) -> bool:
+        return self.inner_settings.begins_trained
 
 
 class NetworkConfig(Section):

@@ -119,3 +119,7 @@ class BiCLConfig(MethodConfig):
         if not any(getattr(self, name) for name in weights):
             raise ValueError(f"{', '.join(weights)} are all 0: nothing would be learnt")
         return self
+
+    @property
+    def begins_trained(self) -> bool:
+        return self.warmup_share == 0

@@ -95,6 +95,10 @@ class CBSTConfig(MethodConfig):
                 raise ValueError(f"{name}: {start:g} lies above {name}_max {most:g}")
         return self
 
+    @property
+    def begins_trained(self) -> bool:
+        return self.warmup_share == 0
+
     def portion_of(self, number: int) -> float:
         """Of each class, in round ``number`` from 1."""
         return min(self.portion + (number - 1) * self.portion_step, self.portion_max)

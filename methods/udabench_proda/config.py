@@ -122,3 +122,7 @@ class ProDAConfig(MethodConfig):
     ce_avg: Reduction = setting(
         "valid", "the source's cross entropy divided by all pixels or by the labelled ones", origin="ProDA code"
     )
+
+    @property
+    def begins_trained(self) -> bool:
+        return self.warmup_share == 0

@@ -11,11 +11,13 @@ import pytest
 import torch
 from generations import Home, listing, same, weights
 
+from udabench.cli.dry_run import print_dry_run
 from udabench.engine.files import DiskFull
 from udabench.engine.folder import RunFolder
 from udabench.errors import CheckpointError, UsageError
 from udabench.results import read_record
 from udabench.run import takeover
+from udabench.run.ancestor import without_ancestor
 from udabench.run.conduct import resume_run, start_run
 from udabench.run.heritage import find_heritage
 
@@ -238,3 +240,25 @@ def test_whoever_begins_from_the_oracle_has_seen_the_labels(home: Home, tmp_path
     found = find_heritage(home.plan("generations", init_from=folder))
     assert found is not None
     assert found.target_labels
+
+
+@pytest.mark.parametrize("method", ["cbst", "bicl", "proda"])
+def test_who_labels_with_an_untrained_network_is_warned(
+    home: Home, method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Alone or inside of another method; not where the run begins from a trained one, or trains on the source first."""
+    at_once = home.plan(method, **{"settings.warmup_share": 0})
+    assert "--init-from RUN" in (without_ancestor(at_once.config) or "")
+    assert without_ancestor(home.plan(method, addons="sam", warmup_share=0).config)
+    assert without_ancestor(home.plan(method, **{"settings.warmup_share": 0.5}).config) is None
+    assert without_ancestor(home.plan(method, warmup_share=0, init_from=home.one).config) is None
+    assert without_ancestor(home.plan("source_only").config) is None
+    print_dry_run([at_once], tmp_path)
+    assert f"warning {method} with these settings begins with what its network says" in capsys.readouterr().out
+
+
+def test_the_warning_is_also_said_when_the_run_starts(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start_run(home.plan("cbst", **{"settings.warmup_share": 0, "iterations": 3}), tmp_path / "runs")
+    assert "warning  cbst with these settings begins with what its network says" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from rich.table import Table
 from udabench.config import RunConfig, extra_of
 from udabench.errors import UserError
 from udabench.method import Domain
+from udabench.run.ancestor import without_ancestor
 from udabench.run.heritage import Heritage, find_heritage
 from udabench.run.plan import Plan, row_of
 
@@ -43,6 +44,8 @@ def print_dry_run(plans: Sequence[Plan], runs: Path) -> bool:
         console.print("\n[bold]Would take over[/]")
         for line in _taken_over(heritage):
             console.print("  " + line, markup=False)
+    if warning := without_ancestor(plan.config):
+        console.print(f"\n[yellow]warning[/] {warning}")
     console.print("\n[bold]Would write[/]")
     for each in plans:
         console.print(f"  {runs / each.folder_name}/", markup=False)

@@ -108,3 +108,13 @@ def with_ancestor(resolved: Resolved, known: str | None = None) -> Resolved:
         return resolved
     known = known or read_ancestor(config.init_from).known_as(config.seed)
     return Resolved(config.model_copy(update={KEY: known}), {**resolved.origins, KEY: "init_from"})
+
+
+def without_ancestor(config: RunConfig) -> str | None:
+    """A warning where the method wants a trained network and the run begins from none; or None."""
+    if config.init_from is not None or not config.settings.begins_trained:
+        return None
+    return (
+        f"{config.method} with these settings begins with what its network says of the target, but nothing has trained "
+        "that network's head: its labels are noise. Name a run to begin from: --init-from RUN."
+    )

@@ -23,6 +23,7 @@ from udabench.engine.train import train
 from udabench.errors import UsageError
 from udabench.method import Method
 from udabench.results import Scored, read_record
+from udabench.run.ancestor import without_ancestor
 from udabench.run.disk import check_space, disk_use, free_space, state_sizes
 from udabench.run.heritage import find_heritage
 from udabench.run.initial import read_initial
@@ -48,6 +49,8 @@ def start_run(plan: Plan, runs: Path) -> Outcome:
     heritage = find_heritage(plan)
     opened = open_plan(plan, None if heritage is None else heritage.initial)
     _check_disk(opened, folder, 0 if heritage is None else len(heritage.stages))
+    if leads() and (warning := without_ancestor(plan.config)):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning[/]  {warning}")
     with folder.lock():
         check_free(folder)
         if heritage is not None and leads():
